@@ -1,0 +1,64 @@
+"""Feedback for the exercises: `check.NAME(function)` says what a student's function gets right.
+
+Every check returns a `Feedback`. A check tries the function on literal examples and on properties
+that the mathematics promises, so that neither a constant nor a copied line passes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Literal
+
+__all__ = ["Feedback", "Wrong", "expect", "exercise"]
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What a check found: `status`, and `message` with what is wrong and a hint."""
+
+    exercise: str
+    status: Literal["not attempted", "correct", "wrong"]
+    message: str = ""
+
+    @property
+    def correct(self) -> bool:
+        return self.status == "correct"
+
+    def __repr__(self) -> str:
+        text = {"not attempted": "not attempted yet", "correct": "correct", "wrong": "not yet"}
+        return f"{self.exercise}: {text[self.status]}" + (f". {self.message}" if self.message else "")
+
+
+class Wrong(AssertionError):
+    """Raised inside a check when the student's function gives a wrong answer."""
+
+
+def expect(condition: bool, message: str) -> None:
+    """Go on if `condition` holds, else end the check with `message` for the student."""
+    if not condition:
+        raise Wrong(message)
+
+
+def exercise(check: Callable[[Callable[..., Any]], None]) -> Callable[[Callable[..., Any]], Feedback]:
+    """Turn a function that raises `Wrong` into a check that returns a `Feedback`.
+
+    A stub that raises `NotImplementedError` reads as not attempted. Any other error of the
+    student's function is reported as a wrong answer with the error's text.
+    """
+
+    @wraps(check)
+    def run(function: Callable[..., Any]) -> Feedback:
+        name = check.__name__
+        if not callable(function):
+            raise TypeError(f"check.{name} takes a function, got {type(function).__name__}")
+        try:
+            check(function)
+        except NotImplementedError:
+            return Feedback(name, "not attempted")
+        except Wrong as wrong:
+            return Feedback(name, "wrong", str(wrong))
+        except Exception as error:
+            return Feedback(name, "wrong", f"your function stopped with {type(error).__name__}: {error}")
+        return Feedback(name, "correct")
+
+    return run
