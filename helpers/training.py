@@ -103,18 +103,18 @@ def fit(
                 x, y = train.x[batch], train.y[batch]
                 if augment is not None:
                     x = augment(x, generator)
-                value = loss(model(x.to(device)), y.to(device))
-                if not torch.isfinite(value):
+                error = loss(model(x.to(device)), y.to(device))
+                if not torch.isfinite(error):
                     raise FloatingPointError(
-                        f"the loss is {value.item()} in epoch {epoch}; "
+                        f"the loss is {error.item()} in epoch {epoch}; "
                         f"a smaller lr than {lr:g} may help"
                     )
                 optimizer.zero_grad()
-                value.backward()
+                error.backward()
                 optimizer.step()
                 if after_step is not None:
                     after_step(model)
-                total += value.item() * len(batch)
+                total += error.item() * len(batch)
                 step += 1
                 if schedule == "cosine":
                     optimizer.param_groups[0]["lr"] = (
