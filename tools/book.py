@@ -1,0 +1,285 @@
+"""Build the HTML book from the chapters and the executed labs, and refuse a book with a fault.
+
+`python -m tools.book` puts `_config.yml`, `_toc.yml`, `book/`, the labs that `tools.labs` executed
+and freshly drawn figures into `_build/stage`, runs jupyter-book on it with every warning an error,
+checks the pages, and only then replaces `_build/html`. With nothing changed it does nothing.
+`--links` asks every external address that the pages name whether it answers.
+"""
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import yaml
+from sphinx_external_toc.parsing import MalformedError, parse_toc_yaml
+
+from tools import labs
+
+ROOT = labs.ROOT
+GENERATED = {"genindex", "search", "index"}  # pages that Sphinx adds to those of the contents
+TOOLS = ("jupyter-book", "sphinx", "myst-nb", "sphinx-book-theme", "matplotlib")
+
+
+class BookError(Exception):
+    """The book cannot be built; the text says why."""
+
+
+def pages(root: Path) -> list[str]:
+    """The pages of the table of contents, in order, as paths without suffix."""
+    try:
+        found = list(parse_toc_yaml(root / "_toc.yml"))
+    except (OSError, MalformedError) as error:
+        raise BookError(f"_toc.yml: {error}") from error
+    missing = [page for page in found if source(root, page) is None]
+    if missing:
+        raise BookError(f"_toc.yml names pages that do not exist: {', '.join(missing)}")
+    return found
+
+
+def source(root: Path, page: str) -> Path | None:
+    """The file of a page."""
+    for suffix in (".md", ".ipynb"):
+        if (root / f"{page}{suffix}").exists():
+            return root / f"{page}{suffix}"
+    return None
+
+
+def lab_pages(found: list[str]) -> list[str]:
+    return [page.removeprefix("labs/") for page in found if page.startswith("labs/")]
+
+
+def fingerprint(root: Path, found: list[str]) -> str:
+    """Hash everything that decides what the book looks like."""
+    paths = [root / "_config.yml", root / "_toc.yml", Path(__file__), Path(labs.__file__)]
+    for folder in ("book", "helpers"):
+        paths += [
+            path
+            for path in sorted((root / folder).rglob("*"))
+            if path.is_file() and "__pycache__" not in path.parts
+        ]
+    for name in lab_pages(found):
+        paths.append(root / "_build" / "labs" / f"{name}.ipynb")
+        results = root / "_build" / "results" / f"{name}.json"
+        paths += [results] if results.exists() else []
+    digest = hashlib.sha256(" ".join(metadata.version(tool) for tool in TOOLS).encode())
+    for path in paths:
+        inside = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+        digest.update(f"\0{inside}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def substitutions(root: Path, found: list[str]) -> dict[str, dict[str, str]]:
+    """What the labs measured, as `{{ lab01.key }}` names it in a chapter."""
+    known = {}
+    for name in lab_pages(found):
+        path = root / "_build" / "results" / f"{name}.json"
+        measured = json.loads(path.read_text(encoding="utf-8"))["measured"] if path.exists() else {}
+        known[f"lab{name.split('_')[0]}"] = {key: str(value) for key, value in measured.items()}
+    return known
+
+
+def draw(root: Path, folder: Path) -> list[str]:
+    """Draw each figure of `book/figures/*.py` as SVG, the same bytes every time."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    sys.path.insert(0, str(root))
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = []
+    for path in sorted((root / "book" / "figures").glob("*.py")):
+        spec = importlib.util.spec_from_file_location(f"figures_{path.stem}", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        for name, function in module.FIGURES.items():
+            figure = function()
+            with matplotlib.rc_context({"svg.hashsalt": name}):
+                figure.savefig(
+                    folder / f"{name}.svg", bbox_inches="tight", metadata={"Date": None}
+                )
+            plt.close(figure)
+            drawn.append(name)
+    return drawn
+
+
+def stage(root: Path, found: list[str], folder: Path) -> None:
+    """Lay out in `folder` everything that jupyter-book reads."""
+    config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
+    config.setdefault("parse", {})["myst_substitutions"] = substitutions(root, found)
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(
+        root / "book", folder / "book", ignore=shutil.ignore_patterns("*.py", "__pycache__")
+    )
+    (folder / "_config.yml").write_text(
+        yaml.safe_dump(config, allow_unicode=True, sort_keys=False), encoding="utf-8"
+    )
+    shutil.copy(root / "_toc.yml", folder / "_toc.yml")
+    (folder / "labs").mkdir()
+    for name in lab_pages(found):
+        if not labs.fresh(root, name):
+            raise BookError(f"labs/{name} has not been executed since it changed: run `make labs`")
+        shutil.copy(root / "_build" / "labs" / f"{name}.ipynb", folder / "labs")
+    used = "".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.md"))
+    for name in draw(root, folder / "book" / "figures"):
+        if f"figures/{name}.svg" not in used:
+            print(f"note: no chapter shows figures/{name}.svg")
+
+
+def sphinx(folder: Path, output: Path, log: Path, builder: str = "html") -> bool:
+    """Run jupyter-book with every warning an error; the whole text goes to `log`."""
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build"]
+    command += [str(folder), "--builder", builder]
+    command += ["--path-output", str(output), "-W", "-n", "--keep-going", "--all"]
+    environment = dict(os.environ, PYTHONWARNINGS="ignore::DeprecationWarning", NO_COLOR="1")
+    with open(log, "w", encoding="utf-8") as file:
+        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+    return done.returncode == 0
+
+
+def complaints(log: Path) -> list[str]:
+    """The lines of the log that say what is wrong."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(encoding="utf-8"))
+    lines = text.splitlines()
+    found = [line for line in lines if re.search(r"WARNING|ERROR|CRITICAL|\[broken\]", line)]
+    return found or lines[-30:]
+
+
+class Page(HTMLParser):
+    """What the gate wants to know of one HTML page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: set[str] = set()
+        self.links: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.tracebacks = "Traceback (most recent call last)" in text or "output traceback" in text
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        known = dict(attrs)
+        self.ids.update(value for key in ("id", "name") if (value := known.get(key)))
+        if tag == "img":
+            self.images.append(known)
+        address = known.get("src") if tag in ("img", "script") else known.get("href")
+        if address:
+            self.links.append(address)
+
+
+def faults(html: Path, found: list[str]) -> Iterator[str]:
+    """Everything that is wrong with the finished pages of `html`."""
+    built = {
+        path.relative_to(html).with_suffix("").as_posix()
+        for path in html.rglob("*.html")
+        if "_static" not in path.relative_to(html).parts
+    }
+    for page in sorted(set(found) - built):
+        yield f"{page}: in the table of contents but not in the book"
+    for page in sorted(built - set(found) - GENERATED):
+        yield f"{page}: in the book but not in the table of contents"
+    if len(built & set(found)) != len(found):
+        yield f"{len(built & set(found))} pages for {len(found)} entries of the table of contents"
+    parsed = {page: Page((html / f"{page}.html").read_text(encoding="utf-8")) for page in built}
+    for page in found:
+        if page in parsed:
+            yield from page_faults(html, page, parsed)
+
+
+def page_faults(html: Path, page: str, parsed: dict[str, Page]) -> Iterator[str]:
+    if parsed[page].tracebacks:
+        yield f"{page}: shows a traceback"
+    for image in parsed[page].images:
+        if not (image.get("alt") or "").strip():
+            yield f"{page}: image {image.get('src')} has no alt text"
+    for address in parsed[page].links:
+        parts = urlsplit(address)
+        if parts.scheme or parts.netloc:
+            continue
+        path = unquote(parts.path)
+        target = (html / page).parent / path if path else html / f"{page}.html"
+        if not target.exists():
+            yield f"{page}: link to {address}, which is not in the book"
+            continue
+        name = os.path.relpath(target, html).removesuffix(".html")
+        fragment = unquote(parts.fragment)
+        if fragment and target.suffix == ".html" and fragment not in parsed[name].ids:
+            yield f"{page}: link to {address}, but that page has no such place"
+
+
+def build(root: Path) -> bool:
+    """Build the book if something changed; say whether there was anything to do."""
+    found = pages(root)
+    target, note = root / "_build" / "html", root / "_build" / "book.json"
+    stale = [name for name in lab_pages(found) if not labs.fresh(root, name)]
+    if stale:
+        raise BookError(f"labs changed since they were executed: {', '.join(stale)} (`make labs`)")
+    wanted = {"fingerprint": fingerprint(root, found), "pages": len(found)}
+    if note.exists() and target.is_dir() and json.loads(note.read_text()) == wanted:
+        return False
+    folder, log = root / "_build" / "stage", root / "_build" / "book.log"
+    folder.parent.mkdir(exist_ok=True)
+    stage(root, found, folder)
+    with tempfile.TemporaryDirectory(prefix=".book-", dir=root / "_build") as temporary:
+        if not sphinx(folder, Path(temporary), log):
+            raise BookError("\n".join([*complaints(log), f"(the whole log: {log})"]))
+        html = Path(temporary) / "_build" / "html"
+        wrong = list(faults(html, found))
+        if wrong:
+            raise BookError("\n".join(wrong))
+        note.unlink(missing_ok=True)
+        if target.exists():
+            target.rename(Path(temporary) / "old")
+        html.rename(target)
+    note.write_text(json.dumps(wanted) + "\n")
+    return True
+
+
+def check_links(root: Path) -> None:
+    """Ask every external address of the book whether it answers."""
+    found = pages(root)
+    log = root / "_build" / "links.log"
+    with tempfile.TemporaryDirectory(prefix=".links-", dir=root / "_build") as temporary:
+        folder = Path(temporary) / "stage"
+        stage(root, found, folder)
+        if not sphinx(folder, Path(temporary), log, builder="linkcheck"):
+            raise BookError("\n".join(complaints(log)))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder of the course")
+    parser.add_argument("--links", action="store_true", help="check the external links instead")
+    options = parser.parse_args(arguments)
+    root: Path = options.root.resolve()
+    try:
+        if options.links:
+            check_links(root)
+            print("book: every external link answers")
+            return 0
+        changed = build(root)
+    except BookError as error:
+        print(f"{error}\nbook: FAILED", file=sys.stderr)
+        return 1
+    result: dict[str, Any] = json.loads((root / "_build" / "book.json").read_text())
+    state = "built" if changed else "nothing changed"
+    print(f"book: {state}, {result['pages']} pages in {root / '_build' / 'html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
