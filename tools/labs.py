@@ -212,7 +212,7 @@ def publish(path: Path, notebook: nbformat.NotebookNode) -> None:
                     )
                 if "mystnb" in target.metadata:
                     tags = [*cell.metadata.get("tags", []), "remove-input"]
-                    target = nbformat.v4.new_code_cell("", metadata={"tags": tags})
+                    target = nbformat.v4.new_code_cell("# one more figure", metadata={"tags": tags})
                     cells.append(target)
                 target.metadata["mystnb"] = {"image": {"alt": alt}}
             target.outputs.append(output)
