@@ -18,10 +18,8 @@ PRUNED_WIDTHS = (16, 32, 64, 99, 198, 198, 198, 256)  # the food-11 article's st
 def _positive(**sizes: int | Sequence[int]) -> None:
     """Refuse sizes that are not positive integers, naming the argument."""
     for name, value in sizes.items():
-        values = [value] if isinstance(value, int) else list(value)
-        if not values or any(
-            not isinstance(v, int) or isinstance(v, bool) or v < 1 for v in values
-        ):
+        values = list(value) if isinstance(value, Sequence) else [value]
+        if not values or not all(type(v) is int and v >= 1 for v in values):
             raise ValueError(f"{name} must be one or more positive integers, got {value!r}")
 
 
