@@ -146,10 +146,11 @@ def kl_divergence(batches: Batches, bits: int = 8, *, candidates: int = 200) -> 
     counts[0] = counts[1]
     used = int(counts.nonzero().max()) + 1 if counts.any() else 0
     best = (float("inf"), used)
-    for edge in torch.linspace(used, levels, candidates).to(torch.int64).unique().flip(0).tolist():
-        if edge > used:
-            continue
+    edges = torch.linspace(used, min(levels, used), candidates).to(torch.int64).unique().flip(0)
+    for edge in edges.tolist():
         kept = counts[:edge]
+        if edge == 0 or kept[-1] == 0:  # P would have mass in a bin where Q has none
+            continue
         p = kept.clone()
         p[-1] += counts[edge:].sum()
         group = torch.arange(edge) * levels // edge
@@ -157,8 +158,8 @@ def kl_divergence(batches: Batches, bits: int = 8, *, candidates: int = 200) -> 
         total = torch.zeros(levels, dtype=torch.float64).index_add_(0, group, kept)
         number = torch.zeros_like(total).index_add_(0, group, filled.to(torch.float64))
         q = torch.where(filled, (total / number.clamp(min=1))[group], 0.0)
-        p, q = p / p.sum(), q / q.sum()
-        divergence = float(torch.special.xlogy(p, p / q).nan_to_num(nan=0.0).sum())
+        p, q = (p / p.sum())[p > 0], (q / q.sum())[p > 0]  # 0 log 0 = 0
+        divergence = float((p * torch.log(p / q)).sum())
         best = min(best, (divergence, edge), key=lambda t: t[0])
     threshold = best[1] * summary.width if used else summary.high
     return max(summary.low, -threshold), min(summary.high, threshold)

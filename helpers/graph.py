@@ -4,12 +4,9 @@
 quantized (`helpers.quantized_network`), exported and simulated (`helpers.fpga`). It knows the
 operators of the integer contract and refuses every other one by name.
 
-Sources: torch.fx for the graph; Jacob et al. 2018 (arXiv:1712.05877) section 3.2 for the folding.
-
 Chapter: 09_quantization.
 """
 
-import copy
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +15,8 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+
+from helpers.folding import describe, fold_batch_norm, symbolic_trace
 
 Op = Literal["input", "conv", "linear", "max_pool", "avg_pool", "global_avg_pool", "add", "flatten"]
 Activation = Literal["relu", "relu6"] | None
@@ -49,72 +48,6 @@ def _pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
 
 
-def fold_batch_norm(model: nn.Module) -> nn.Module:
-    """A copy of `model` in eval mode with every convolution + batch norm pair folded into one.
-
-    w' = gamma w / sqrt(v + eps), b' = beta + gamma (b - mean) / sqrt(v + eps), in float64. The batch
-    norm becomes `nn.Identity`. A batch norm that does not directly follow a convolution (or a linear
-    layer) of which it is the only reader is refused, as is one without running statistics.
-    """
-    model = copy.deepcopy(model).eval()
-    modules = dict(model.named_modules())
-    graph = _symbolic_trace(model).graph
-    for node in graph.nodes:
-        norm = modules.get(str(node.target)) if node.op == "call_module" else None
-        if not isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            continue
-        before = node.args[0]
-        layer = modules.get(str(before.target)) if before.op == "call_module" else None
-        if not isinstance(layer, (nn.Conv2d, nn.Linear)) or len(before.users) != 1:
-            raise ValueError(
-                f"batch norm {node.target!r} cannot be folded: it follows {_describe(before, modules)}"
-                ", and only a convolution or linear layer read by nothing else can take it in"
-            )
-        for target in (node.target, before.target):
-            if sum(other.target == target for other in graph.nodes) > 1:
-                raise ValueError(f"layer {target!r} is used more than once: it cannot be folded")
-        if norm.running_mean is None or norm.running_var is None:
-            raise ValueError(f"batch norm {node.target!r} has no running statistics to fold")
-        _absorb(layer, norm)
-        parent, _, child = str(node.target).rpartition(".")
-        setattr(model.get_submodule(parent), child, nn.Identity())
-    return model
-
-
-def _absorb(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
-    """Fold the batch norm `norm` into `layer`, in place."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    mean, variance = norm.running_mean.double(), norm.running_var.double()
-    gamma = norm.weight.detach().double() if norm.affine else torch.ones_like(mean)
-    beta = norm.bias.detach().double() if norm.affine else torch.zeros_like(mean)
-    factor = gamma / torch.sqrt(variance + norm.eps)
-    weight, bias = layer.weight.detach(), layer.bias
-    old = bias.detach().double() if bias is not None else torch.zeros_like(mean)
-    shape = (-1,) + (1,) * (weight.ndim - 1)
-    layer.weight = nn.Parameter((weight.double() * factor.reshape(shape)).to(weight.dtype))
-    layer.bias = nn.Parameter((beta + factor * (old - mean)).to(weight.dtype))
-
-
-def _symbolic_trace(model: nn.Module) -> fx.GraphModule:
-    try:
-        return fx.symbolic_trace(model)
-    except Exception as error:
-        raise ValueError(
-            f"{type(model).__name__} cannot be traced: its forward must not depend on the data "
-            f"({type(error).__name__}: {error})"
-        ) from error
-
-
-def _describe(node: fx.Node, modules: dict[str, nn.Module]) -> str:
-    """'features.3' (MaxPool2d), for messages."""
-    if node.op == "call_module":
-        return f"{str(node.target)!r} ({type(modules[str(node.target)]).__name__})"
-    if node.op == "call_function":
-        return f"{node.name!r} (function {getattr(node.target, '__name__', node.target)})"
-    return f"{node.name!r} ({node.op} {node.target})"
-
-
 ACTIVATIONS: dict[Any, Activation] = {
     nn.ReLU: "relu",
     nn.ReLU6: "relu6",
@@ -138,7 +71,7 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> list[Node]:
     for name, parameter in folded.named_parameters():
         if not torch.isfinite(parameter).all():
             raise ValueError(f"parameter {name!r} holds values that are NaN or infinite")
-    graph_module = _symbolic_trace(folded)
+    graph_module = symbolic_trace(folded)
     graph_module.graph.eliminate_dead_code()
     modules = dict(graph_module.named_modules())
     nodes: dict[str, Node] = {}  # by our name, in order
@@ -146,7 +79,7 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> list[Node]:
     for item in graph_module.graph.nodes:
         if item.op == "output":
             return _finish(item, alias, nodes)
-        described = _describe(item, modules)
+        described = describe(item, modules)
         module = modules[str(item.target)] if item.op == "call_module" else None
         kind = type(module) if module is not None else item.target if "call" in item.op else None
         sources = [a for a in item.args if isinstance(a, fx.Node)]
@@ -155,6 +88,8 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> list[Node]:
                 raise ValueError(f"the network takes more than one input: {described}")
             nodes["input"] = Node("input", "input", (), tuple(input_shape))
             alias[item] = "input"
+        elif item.op == "get_attr":
+            continue  # a parameter used as an operand: its reader is refused below
         elif kind in DROPPED and sources:
             alias[item] = alias[sources[0]]
         elif kind in ACTIVATIONS and sources:
@@ -167,6 +102,8 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> list[Node]:
                     raise ValueError(f"layer {described} is used more than once")
                 name = item.name
             op, attributes = _operator(item, kind, module, described)
+            if any(source not in alias for source in sources):
+                raise ValueError(f"{described} reads a parameter that is no layer's weight or bias")
             inputs = tuple(alias[source] for source in sources)
             node = Node(name, op, inputs, (), attributes, *_parameters(module, op))
             shape = _output_shape(node, [nodes[i].shape for i in inputs], described)

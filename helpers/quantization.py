@@ -1,9 +1,9 @@
 """Uniform quantization: real numbers on an integer grid, r = scale * (q - zero_point).
 
 This module holds the grids, the rounding rules and weight-only quantization. `helpers.calibration`
-chooses activation ranges from data. `helpers.quantized_network` folds batch norm, reads a network's
-graph and quantizes weights, biases and activations together; the FPGA helpers start from its
-`QuantizedNetwork`.
+chooses activation ranges from data, `helpers.folding` removes batch norms, `helpers.graph` reads a
+network as a list of layers, and `helpers.quantized_network` quantizes weights, biases and
+activations together; the FPGA helpers start from its `QuantizedNetwork`.
 
 Every scale is a float64 tensor whose value float32 can hold exactly. An exported file with float32
 scales, a float32 runtime and the integer datapath then speak of the same numbers.
@@ -220,9 +220,9 @@ def weight_bits_of(
             raise ValueError(f"weight bits for unknown layers {unknown}; the layers are {layers}")
     table = {n: bits.get(n, default) if isinstance(bits, Mapping) else bits for n in layers}
     for name, value in table.items():
-        if value is not None and (isinstance(value, bool) or value not in range(2, 9)):
+        if value is not None and (type(value) is not int or not 2 <= value <= 8):
             raise ValueError(
-                f"weight bits of {name!r} must be a whole number 2 to 8, got {value!r}"
+                f"weight bits of {name!r} must be a whole number from 2 to 8, got {value!r}"
             )
     return table
 
@@ -237,7 +237,7 @@ def weight_only(
     """A copy of `model` whose convolution and linear weights lie on a `bits` wide grid.
 
     Biases and activations stay float. `bits` may map layer names to widths; the layers it leaves
-    out stay float. Fold batch norm first (`helpers.quantized_network.fold_batch_norm`), or the
+    out stay float. Fold batch norm first (`helpers.folding.fold_batch_norm`), or the
     grid is not the one that the hardware multiplies with.
     """
     model = copy.deepcopy(model)

@@ -140,9 +140,6 @@ def run_float(nodes: list[Node], x: Tensor) -> dict[str, Tensor]:
 
 def observe(nodes: list[Node], calibration: Tensor, batch_size: int = 100) -> dict[str, Summary]:
     """One `Summary` per layer that needs a range of its own, from images (N, C, H, W)."""
-    if not isinstance(calibration, Tensor) or tuple(calibration.shape[1:]) != nodes[0].shape:
-        got = tuple(calibration.shape) if isinstance(calibration, Tensor) else type(calibration)
-        raise ValueError(f"calibration must be a tensor (N, *{nodes[0].shape}), got {got}")
     if len(calibration) == 0:
         raise ValueError("the calibration data is empty: at least one image is needed")
     summaries = {n.name: Summary() for n in nodes if n.op in ("input", "conv", "linear", "add")}
@@ -175,10 +172,12 @@ def quantize_network(
     """
     if method not in CALIBRATION:
         raise ValueError(f"method must be one of {sorted(CALIBRATION)}, got {method!r}")
-    if isinstance(activation_bits, bool) or activation_bits not in range(2, 9):
+    if type(activation_bits) is not int or not 2 <= activation_bits <= 8:
         raise ValueError(
             f"activation_bits must be a whole number from 2 to 8, got {activation_bits!r}"
         )
+    if not isinstance(calibration, Tensor) or calibration.ndim < 2:
+        raise ValueError(f"calibration must be a tensor (N, C, H, W), got {type(calibration)}")
     nodes = trace(model, calibration.shape[1:])
     bits = weight_bits_of(weight_bits, [n.name for n in nodes if n.weight is not None], 8)
     summaries = observe(nodes, calibration)
