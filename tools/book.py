@@ -110,9 +110,7 @@ def draw(root: Path, folder: Path) -> list[str]:
         for name, function in module.FIGURES.items():
             figure = function()
             with matplotlib.rc_context({"svg.hashsalt": name}):
-                figure.savefig(
-                    folder / f"{name}.svg", bbox_inches="tight", metadata={"Date": None}
-                )
+                figure.savefig(folder / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
             plt.close(figure)
             drawn.append(name)
     return drawn

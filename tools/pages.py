@@ -109,15 +109,17 @@ def look(
     tab.on("pageerror", lambda error: faults.append(f"script error: {error}"))
     tab.on(
         "console",
-        lambda message: faults.append(f"console: {message.text}")
-        if message.type == "error"
-        else None,
+        lambda message: (
+            faults.append(f"console: {message.text}") if message.type == "error" else None
+        ),
     )
     tab.on(
         "response",
-        lambda response: faults.append(f"{response.status} for {response.url}")
-        if response.status >= 400
-        else None,
+        lambda response: (
+            faults.append(f"{response.status} for {response.url}")
+            if response.status >= 400
+            else None
+        ),
     )
     try:
         tab.goto(f"{address}/{page}.html", wait_until="networkidle", timeout=60_000)

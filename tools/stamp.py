@@ -114,7 +114,9 @@ def main(arguments: list[str] | None = None) -> int:
         if path.read_text(encoding="utf-8") != text
     }
     for path, text in changed.items():
-        print(f"{path.relative_to(root)}: {'differs from' if options.check else 'set to'} the stamp")
+        print(
+            f"{path.relative_to(root)}: {'differs from' if options.check else 'set to'} the stamp"
+        )
         if not options.check:
             temporary = path.with_suffix(".tmp")
             temporary.write_text(text, encoding="utf-8")

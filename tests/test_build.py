@@ -1,0 +1,332 @@
+"""The build's gate, proven on small books: each fault that a reader would meet turns it red."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from tools import book, labs
+
+ROOT = Path(__file__).resolve().parent.parent
+FIGURE = """
+import io, matplotlib.pyplot as plt
+from IPython.display import Image, display
+for slope in (1, 2):
+    figure, axes = plt.subplots(figsize=(1, 1))
+    axes.plot([0, slope])
+    file = io.BytesIO()
+    figure.savefig(file)
+    plt.close(figure)
+    metadata = {"image/png": {"alt": f"A line\\nof slope {slope}"}}
+    display(Image(file.getvalue()), metadata=metadata)
+"""
+MEASURE = """
+import json, os
+import helpers
+if "COURSE_RESULTS" in os.environ:
+    with open(os.path.join(os.environ["COURSE_RESULTS"], "01_demo.json"), "w") as file:
+        json.dump({"lab": "01_demo", "rows": [], "measured": {"macs": helpers.MACS}}, file)
+print("the lab counted", helpers.MACS)
+"""
+WIDGETS = """
+import ipywidgets
+from tqdm.auto import tqdm
+for _ in tqdm(range(3)):
+    pass
+ipywidgets.interact(lambda k: print("inside the widget", k), k=(1, 3));
+"""
+CHAPTER = """# Demo
+
+The lab counted {{ lab01.macs }} operations, or $\\sum_i x_i$ {cite}`someone`.
+See {doc}`/labs/01_demo`, [the lab](../labs/01_demo.ipynb) and {numref}`fig-demo`.
+
+```{figure} figures/01_demo.svg
+:alt: A rising line
+:name: fig-demo
+
+A figure
+```
+"""
+DRAW = """
+import matplotlib.pyplot as plt
+def line():
+    figure, axes = plt.subplots(figsize=(2, 1))
+    axes.plot([1, 2])
+    return figure
+FIGURES = {"01_demo": line}
+"""
+BIB = "@misc{someone, author = {Some One}, title = {A title}, year = {2020}}\n"
+
+
+def write_lab(course: Path, *sources: str) -> None:
+    cells = [nbformat.v4.new_markdown_cell("# 01 Demo\n\nA formula: $x^2$.")]
+    cells += [nbformat.v4.new_code_cell(source.strip()) for source in sources]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), course / "labs" / "01_demo.ipynb")
+
+
+@pytest.fixture
+def course(tmp_path: Path) -> Path:
+    """A small sound course: one chapter, one lab, a reference page."""
+    for folder in ("labs", "book/figures", "helpers"):
+        (tmp_path / folder).mkdir(parents=True)
+    shutil.copy(ROOT / "_config.yml", tmp_path)
+    parts = [{"file": "book/01_demo", "sections": [{"file": "labs/01_demo"}]}]
+    contents = {"format": "jb-book", "root": "book/intro", "chapters": parts}
+    contents["chapters"].append({"file": "book/references"})
+    (tmp_path / "_toc.yml").write_text(yaml.safe_dump(contents, sort_keys=False))
+    (tmp_path / "helpers" / "__init__.py").write_text('MACS = "1,234"\n')
+    (tmp_path / "requirements.txt").write_text("numpy\n")
+    (tmp_path / "book" / "intro.md").write_text("# Start\n\nText.\n")
+    (tmp_path / "book" / "01_demo.md").write_text(CHAPTER)
+    (tmp_path / "book" / "references.md").write_text("# References\n\n```{bibliography}\n```\n")
+    (tmp_path / "book" / "references.bib").write_text(BIB)
+    (tmp_path / "book" / "figures" / "01_demo.py").write_text(DRAW)
+    write_lab(tmp_path, MEASURE, FIGURE)
+    return tmp_path
+
+
+def run_labs(course: Path, *names: str) -> int:
+    return labs.main([*names, "--root", str(course)])
+
+
+def build(course: Path) -> int:
+    return book.main(["--root", str(course)])
+
+
+def executed(course: Path) -> Path:
+    return course / "_build" / "labs" / "01_demo.ipynb"
+
+
+def pretend_executed(course: Path) -> None:
+    """Put the products of a lab in place without running a kernel, to test the book alone."""
+    for folder in ("labs", "results"):
+        (course / "_build" / folder).mkdir(parents=True, exist_ok=True)
+    notebook = nbformat.read(course / "labs" / "01_demo.ipynb", as_version=4)
+    labs.publish(executed(course), notebook)
+    nbformat.write(notebook, executed(course))
+    result = {"lab": "01_demo", "rows": [], "measured": {"macs": "1,234"}}
+    (course / "_build" / "results" / "01_demo.json").write_text(json.dumps(result))
+    card = {"fingerprint": labs.fingerprint(course, "01_demo"), "results": True}
+    executed(course).with_suffix(".json").write_text(json.dumps(card))
+
+
+@pytest.mark.slow
+def test_a_sound_course_builds_and_the_second_time_does_nothing(course: Path, capsys) -> None:
+    write_lab(course, MEASURE, FIGURE, WIDGETS)
+    assert run_labs(course) == 0
+    assert build(course) == 0
+    html = course / "_build" / "html"
+    assert "The lab counted 1,234 operations" in (html / "book" / "01_demo.html").read_text()
+    lab = (html / "labs" / "01_demo.html").read_text()
+    assert "the lab counted 1,234" in lab
+    for slope in (1, 2):
+        assert f'alt="A line of slope {slope}"' in lab, "the alt text of each figure arrives"
+    assert lab.count("inside the widget") == 1, "the source is shown, the widget is not"
+    for word in ("jupyter.widget", "require.min.js", "cdn."):
+        assert word not in lab
+    before = {path: path.stat().st_mtime_ns for path in html.rglob("*.html")}
+    capsys.readouterr()
+    assert run_labs(course) == 0
+    assert build(course) == 0
+    assert capsys.readouterr().out.count("nothing changed") == 2
+    assert {path: path.stat().st_mtime_ns for path in html.rglob("*.html")} == before
+
+
+def test_what_a_lab_costs_is_measured(course: Path) -> None:
+    write_lab(course, MEASURE, "import numpy\nblock = numpy.ones(100 * 2**20, dtype='uint8')")
+    assert run_labs(course) == 0
+    card = json.loads(executed(course).with_suffix(".json").read_text())
+    assert 0 < card["seconds"] < 60
+    if Path("/proc/self/clear_refs").exists():
+        assert 95 < card["memory_mib"] < 200, "100 MiB over the imports"
+
+
+def test_a_failing_lab_turns_the_build_red_and_leaves_no_product(course: Path, capsys) -> None:
+    assert run_labs(course) == 0
+    write_lab(course, MEASURE, "total = 1\ntotal / 0  # the cell that fails", "print('after')")
+    assert run_labs(course) == 1
+    shown = capsys.readouterr().err
+    assert "01_demo.ipynb: cell 2 failed" in shown
+    assert "the cell that fails" in shown
+    assert "ZeroDivisionError: division by zero" in shown
+    assert not executed(course).exists()
+    assert not executed(course).with_suffix(".json").exists()
+    assert not (course / "_build" / "results" / "01_demo.json").exists()
+    assert sorted(p.name for p in (course / "_build").iterdir()) == ["labs", "results"]
+    assert build(course) == 1, "no book from a lab that failed"
+    assert "labs changed since they were executed: 01_demo" in capsys.readouterr().err
+
+
+def test_a_cell_allowed_to_raise_still_fails(course: Path) -> None:
+    path = course / "labs" / "01_demo.ipynb"
+    lab = nbformat.read(path, as_version=4)
+    lab.cells.append(nbformat.v4.new_code_cell("1 / 0", metadata={"tags": ["raises-exception"]}))
+    nbformat.write(lab, path)
+    assert run_labs(course) == 1
+
+
+def test_other_labs_go_on_after_a_failure(course: Path) -> None:
+    write_lab(course, "1 / 0")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("2 + 2")])
+    nbformat.write(notebook, course / "labs" / "02_next.ipynb")
+    assert run_labs(course) == 1
+    assert (course / "_build" / "labs" / "02_next.ipynb").exists()
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "helpers": lambda course: (course / "helpers" / "__init__.py").write_text('MACS = "99"\n'),
+    "new helper": lambda course: (course / "helpers" / "data.bin").write_bytes(b"1"),
+    "requirements": lambda course: (course / "requirements.txt").write_text("numpy>=2\n"),
+    "constraints": lambda course: (course / "constraints.txt").write_text("numpy==2.0\n"),
+    "the lab": lambda course: write_lab(course, MEASURE, "print('another cell')"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_lab_is_stale_when_something_it_depends_on_changed(course: Path, change: str) -> None:
+    pretend_executed(course)
+    assert labs.fresh(course, "01_demo")
+    CHANGES[change](course)
+    assert not labs.fresh(course, "01_demo")
+
+
+@pytest.mark.parametrize("file", ["book/intro.md", "_config.yml", "helpers/__pycache__/x.pyc"])
+def test_a_lab_stays_fresh_when_something_else_changed(course: Path, file: str) -> None:
+    pretend_executed(course)
+    (course / file).parent.mkdir(exist_ok=True)
+    (course / file).write_text("another text")
+    assert labs.fresh(course, "01_demo")
+
+
+def test_a_changed_helper_runs_the_lab_again(course: Path, capsys) -> None:
+    assert run_labs(course) == 0
+    CHANGES["helpers"](course)
+    capsys.readouterr()
+    assert run_labs(course) == 0
+    assert "running" in capsys.readouterr().out
+    assert "the lab counted 99" in executed(course).read_text()
+    assert run_labs(course) == 0
+    assert "nothing changed" in capsys.readouterr().out
+
+
+def test_lost_results_run_the_lab_again(course: Path) -> None:
+    pretend_executed(course)
+    (course / "_build" / "results" / "01_demo.json").unlink()
+    assert not labs.fresh(course, "01_demo")
+
+
+def test_a_figure_without_alt_text_is_refused(course: Path, capsys) -> None:
+    write_lab(course, MEASURE, FIGURE.replace(", metadata=metadata", ""))
+    assert run_labs(course) == 1
+    assert "cell 2 shows a figure without alt text" in capsys.readouterr().err
+
+
+def test_a_lab_that_leaves_files_is_refused(course: Path, capsys) -> None:
+    write_lab(course, "open('left.txt', 'w').close()")
+    assert run_labs(course) == 1
+    assert "left files in the folder it ran in: left.txt" in capsys.readouterr().err
+
+
+def test_a_lab_has_no_network(course: Path) -> None:
+    write_lab(course, "import urllib.request\nurllib.request.urlopen('http://example.org')")
+    assert run_labs(course) == 1
+
+
+def test_an_unknown_lab_is_named(course: Path, capsys) -> None:
+    with pytest.raises(SystemExit):
+        run_labs(course, "07_none")
+    assert "no lab called '07_none'; the labs are 01_demo" in capsys.readouterr().err
+
+
+def text_of(file: str, text: str) -> Callable[[Path], object]:
+    return lambda course: (course / file).open("a").write(text)
+
+
+FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "undefined number": (text_of("book/01_demo.md", "\n{{ lab01.nothing }}\n"), "nothing"),
+    "undefined lab": (text_of("book/intro.md", "\n{{ lab77.macs }}\n"), "lab77"),
+    "unknown page": (text_of("book/intro.md", "\n{doc}`02_none`\n"), "02_none"),
+    "unknown label": (text_of("book/intro.md", "\n{ref}`no-such-label`\n"), "no-such-label"),
+    "unknown file": (text_of("book/intro.md", "\n[there](none.md)\n"), "none.md"),
+    "unknown place": (text_of("book/intro.md", "\n[there](01_demo.md#no-place)\n"), "no-place"),
+    "unknown citation": (text_of("book/intro.md", "\n{cite}`nobody`\n"), "nobody"),
+    "missing figure": (text_of("book/intro.md", "\n![alt](figures/none.svg)\n"), "none.svg"),
+    "Sphinx warning": (text_of("book/intro.md", "\n#### A heading too deep\n"), "H1 to H4"),
+    "image without alt text": (
+        text_of("book/intro.md", "\n![](figures/01_demo.svg)\n"),
+        "alt text",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_book_is_refused_and_the_old_one_stays(course: Path, fault: str, capsys) -> None:
+    pretend_executed(course)
+    old = course / "_build" / "html"
+    old.mkdir()
+    (old / "index.html").write_text("the book of yesterday")
+    breakage, message = FAULTS[fault]
+    breakage(course)
+    assert build(course) == 1
+    assert message in capsys.readouterr().err
+    assert (old / "index.html").read_text() == "the book of yesterday"
+    left = {path.name for path in (course / "_build").iterdir()}
+    assert left <= {"labs", "results", "html", "stage", "book.log"}, "no half book lies about"
+
+
+@pytest.mark.parametrize("page", ["book/01_demo.md", "labs/01_demo.ipynb"])
+def test_a_missing_page_is_refused(course: Path, page: str, capsys) -> None:
+    pretend_executed(course)
+    (course / page).unlink()
+    assert build(course) == 1
+    assert f"pages that do not exist: {page.rsplit('.', 1)[0]}" in capsys.readouterr().err
+
+
+def test_a_book_of_stale_labs_is_refused(course: Path, capsys) -> None:
+    pretend_executed(course)
+    CHANGES["helpers"](course)
+    assert build(course) == 1
+    assert "make labs" in capsys.readouterr().err
+
+
+def test_figures_are_the_same_bytes_every_time(course: Path) -> None:
+    for folder in ("one", "two"):
+        assert book.draw(course, course / folder) == ["01_demo"]
+    one, two = ((course / folder / "01_demo.svg").read_bytes() for folder in ("one", "two"))
+    assert one == two
+
+
+PAGES = {
+    "missing": ({}, ["intro: in the table of contents but not in the book"]),
+    "extra": ({"intro": "", "draft": ""}, ["draft: in the book but not in the table of contents"]),
+    "traceback": (
+        {"intro": "<pre>Traceback (most recent call last)</pre>"},
+        ["intro: shows a traceback"],
+    ),
+    "no alt": ({"intro": '<img src="index.html">'}, ["intro: image index.html has no alt text"]),
+    "dead link": (
+        {"intro": '<a href="gone.html">'},
+        ["link to gone.html, which is not in the book"],
+    ),
+    "dead place": (
+        {"intro": '<h1 id="here"><a href="#here"><a href="#there">'},
+        ["intro: link to #there, but that page has no such place"],
+    ),
+    "sound": ({"intro": '<a href="https://example.org/x#y"><a href="index.html">'}, []),
+}
+
+
+@pytest.mark.parametrize("case", PAGES)
+def test_the_gate_reads_the_finished_pages(tmp_path: Path, case: str) -> None:
+    written, expected = PAGES[case]
+    for name, text in {"index": "", **written}.items():
+        (tmp_path / f"{name}.html").write_text(text)
+    found = list(book.faults(tmp_path, ["intro"]))
+    assert bool(found) == bool(expected)
+    for message in expected:
+        assert any(message in fault for fault in found), found
