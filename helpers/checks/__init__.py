@@ -86,3 +86,13 @@ from helpers.checks.quantization import (  # noqa: E402
     fold_convolution,
     rounding_shift,
 )
+
+
+from helpers.checks.cost import (  # noqa: E402
+    grouped_macs,
+    layer_bytes,
+    separable_parameters,
+    shortest_time,
+)
+
+__all__ += ["grouped_macs", "layer_bytes", "separable_parameters", "shortest_time"]
