@@ -201,6 +201,8 @@ def read_idx(path: str | Path, sha256: str | None = None) -> np.ndarray:
             f"number of dimensions), got {content[:4].hex(' ') or 'nothing'}"
         )
     start = 4 + 4 * content[3]
+    if len(content) < start:
+        raise ValueError(f"{path}: expected a header of {start} bytes, got {len(content)} bytes")
     shape = tuple(int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4))
     expected = start + math.prod(shape)
     if len(content) != expected:

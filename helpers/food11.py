@@ -50,8 +50,8 @@ def read_food11(root: Path, size: int) -> list[_Part]:
         with zipfile.ZipFile(source) as archive:
             names = archive.namelist()
             for name in names:
-                first = PurePosixPath(name).parts[:1]
-                if name.startswith("/") or "\\" in name or ".." in name.split("/") or ":" in first:
+                parts = name.replace("\\", "/").split("/")
+                if "\\" in name or parts[0] == "" or ":" in parts[0] or ".." in parts:
                     raise ValueError(f"{source}: refused, its member {name!r} points outside of it")
             return _decode(source, _parts(source, names), archive.read, size)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:

@@ -12,7 +12,6 @@ import gzip
 import hashlib
 import json
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +19,8 @@ import numpy as np
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from helpers.data import EMBEDDED, read_idx  # noqa: E402
+from helpers.data import DEBIAN, EMBEDDED, read_idx  # noqa: E402
 
-DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 PER_CLASS = 2000
 ORIGINALS = {  # sha256 of the files as Zalando published them
     "train-images-idx3-ubyte.gz": "b0564c3eedabfbf835052cff8503ea422014ce006caf5b757f851416ee8300c7",
@@ -44,44 +42,59 @@ def idx_bytes(array: np.ndarray) -> bytes:
     return bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes()
 
 
-def build(originals: Path, folder: Path) -> None:
-    """Write the four files and checksums.json into `folder`."""
+def rebuild(originals: Path) -> dict[str, bytes]:
+    """What the four files hold, unpacked, from the verified originals."""
     for name, expected in ORIGINALS.items():
         found = hashlib.sha256((originals / name).read_bytes()).hexdigest()
         if found != expected:
             raise ValueError(f"{originals / name}: sha256 is {found}, expected {expected}")
     kept = first_of_each_class(read_idx(originals / "train-labels-idx1-ubyte.gz"), PER_CLASS)
-    checksums = {}
-    for name in ORIGINALS:
+    return {
+        name: idx_bytes(
+            read_idx(originals / name)[kept if name.startswith("train") else slice(None)]
+        )
+        for name in ORIGINALS
+    }
+
+
+def write(contents: dict[str, bytes], originals: Path, folder: Path) -> None:
+    """Write the files and checksums.json, each under a temporary name first."""
+    files, checksums = {}, {}
+    for name, content in contents.items():
         if name.startswith("train"):
-            content = idx_bytes(read_idx(originals / name)[kept])
-            packed = gzip.compress(content, compresslevel=9, mtime=0)
+            files[name] = gzip.compress(content, compresslevel=9, mtime=0)
         else:
-            packed = (originals / name).read_bytes()
-            content = gzip.decompress(packed)
-        (folder / name).write_bytes(packed)
+            files[name] = (originals / name).read_bytes()  # the original bytes
         checksums[name] = {
-            "sha256": hashlib.sha256(packed).hexdigest(),
+            "sha256": hashlib.sha256(files[name]).hexdigest(),
             "content_sha256": hashlib.sha256(content).hexdigest(),
         }
-    (folder / "checksums.json").write_text(json.dumps(checksums, indent=2) + "\n")
+    files["checksums.json"] = (json.dumps(checksums, indent=2) + "\n").encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, packed in files.items():
+        (folder / f".{name}.new").write_bytes(packed)
+    for name in files:
+        (folder / f".{name}.new").replace(folder / name)
 
 
-def differences(rebuilt: Path, embedded: Path) -> list[str]:
-    """What differs, by content: another zlib may pack the same images into other bytes."""
+def differences(contents: dict[str, bytes], originals: Path, folder: Path) -> list[str]:
+    """What differs: test files by their bytes, training files by their content, the checksums."""
     found = []
-    for name in ORIGINALS:
-        if not (embedded / name).is_file():
-            found.append(f"{name} is missing")
+    for name, content in contents.items():
+        try:
+            packed = (folder / name).read_bytes()
+            unpacked = gzip.decompress(packed)
+            listed = json.loads((folder / "checksums.json").read_text())[name]
+        except (OSError, EOFError, ValueError, KeyError) as error:
+            found.append(f"{name} cannot be read: {error}")
             continue
-        packed = (embedded / name).read_bytes()
-        if gzip.decompress(packed) != gzip.decompress((rebuilt / name).read_bytes()):
+        if unpacked != content:
             found.append(f"{name} holds other bytes than the originals give")
-        listed = json.loads((embedded / "checksums.json").read_text())[name]
-        if hashlib.sha256(packed).hexdigest() != listed["sha256"]:
+        if not name.startswith("train") and packed != (originals / name).read_bytes():
+            found.append(f"{name} is not the original file")
+        sums = (hashlib.sha256(packed).hexdigest(), hashlib.sha256(unpacked).hexdigest())
+        if sums != (listed["sha256"], listed["content_sha256"]):
             found.append(f"{name} does not match checksums.json")
-        if hashlib.sha256(gzip.decompress(packed)).hexdigest() != listed["content_sha256"]:
-            found.append(f"{name}'s content does not match checksums.json")
     return found
 
 
@@ -91,20 +104,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
     parser.add_argument("--embedded", type=Path, default=EMBEDDED, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as temporary:
-        rebuilt = Path(temporary)
-        try:
-            build(options.originals, rebuilt)
-        except (OSError, ValueError) as error:
-            print(f"cannot rebuild from {options.originals}: {error}", file=sys.stderr)
-            return 2
-        if not options.check:
-            options.embedded.mkdir(parents=True, exist_ok=True)
-            for path in sorted(rebuilt.iterdir()):
-                temporary_name = options.embedded / f".{path.name}.new"
-                temporary_name.write_bytes(path.read_bytes())
-                temporary_name.replace(options.embedded / path.name)
-        found = differences(rebuilt, options.embedded)
+    try:
+        contents = rebuild(options.originals)
+    except (OSError, ValueError) as error:
+        print(f"cannot rebuild from {options.originals}: {error}", file=sys.stderr)
+        return 2
+    if not options.check:
+        write(contents, options.originals, options.embedded)
+    found = differences(contents, options.originals, options.embedded)
     for line in found:
         print(line, file=sys.stderr)
     if not found:
