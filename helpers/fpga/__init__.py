@@ -1,0 +1,1 @@
+"""The top floor: integer models, their bit-exact datapath and their files."""
