@@ -157,11 +157,11 @@ def expected_links(root: Path, page: str) -> set[str]:
     return {stamp.colab_address(root, name)} if known else set()
 
 
-def check(root: Path, html: Path, screenshots: Path | None = None) -> list[str]:
+def check(running: Browser, root: Path, html: Path, screenshots: Path | None = None) -> list[str]:
     """Load every page of the table of contents; return everything that is wrong."""
     faults: list[str] = []
     colab = {stamp.colab_address(root, path.stem) for path in (root / "labs").glob("*.ipynb")}
-    with served(html) as address, browser() as running:
+    with served(html) as address:
         for page in book.pages(root):
             picture = screenshots / f"{page.replace('/', '-')}.png" if screenshots else None
             faults += look(running, address, page, colab, picture)
@@ -185,8 +185,11 @@ def main(arguments: list[str] | None = None) -> int:
     if chromium() is None:
         print("pages: no Chromium found (install it, or name it in CHROMIUM)", file=sys.stderr)
         return 1
-    faults = check(root, html, root / "_build" / "screenshots" if options.screenshots else None)
-    print("\n".join(faults), file=sys.stderr)
+    pictures = root / "_build" / "screenshots" if options.screenshots else None
+    with browser() as running:
+        faults = check(running, root, html, pictures)
+    for fault in faults:
+        print(fault, file=sys.stderr)
     print(f"pages: {len(book.pages(root))} loaded in Chromium, {len(faults)} faults")
     return 1 if faults else 0
 
