@@ -6,6 +6,7 @@ cell has to get the rest from a clone of this repository, which takes a package 
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -113,7 +114,7 @@ def installed(python: Path) -> dict[str, str]:
     """Names and versions of what an environment has."""
     code = "from importlib.metadata import distributions as d\n"
     code += "for f in d(): print(f.metadata['Name'].lower(), f.version)"
-    shown = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    shown = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=True)
     return dict(line.split() for line in shown.stdout.splitlines())
 
 
@@ -122,7 +123,7 @@ def run(python: Path, folder: Path, *arguments: str, **variables: str) -> str:
     keep |= {"JUPYTER_DATA_DIR": str(folder.parent / "jupyter"), **variables}
     command = [str(python), *arguments]
     done = subprocess.run(command, cwd=folder, env=keep, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
     return done.stdout
 
 
