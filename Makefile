@@ -23,6 +23,8 @@ help:  ## Show the targets
 environment: $(INSTALLED)  ## Create or update the environment in $(VENV)
 
 $(INSTALLED):
+	@test -x $(PY) || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "the course needs Python 3.10 or newer: make PYTHON=program ..." >&2; exit 1; }
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) \
 	  || { echo "no environment in $(VENV): is Python's venv module installed?" >&2; exit 1; }
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[book,test]"

@@ -1,7 +1,10 @@
 """The build's gate, proven on small books: each fault that a reader would meet turns it red."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -330,3 +333,73 @@ def test_the_gate_reads_the_finished_pages(tmp_path: Path, case: str) -> None:
     assert bool(found) == bool(expected)
     for message in expected:
         assert any(message in fault for fault in found), found
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Callable[..., list[str]]:
+    """Run make beside an environment whose Python only notes what it is asked to do."""
+    for file in ("Makefile", "pyproject.toml", "requirements.txt", "constraints.txt"):
+        shutil.copy(ROOT / file, tmp_path)
+    log, python = tmp_path / "log", tmp_path / "env" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\necho "$@" >> {log}\n')
+    python.chmod(0o755)
+
+    def run(*arguments: str, **variables: str) -> list[str]:
+        log.write_text("")
+        known = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "VENV", "PYTHON")}
+        known = {k: v for k, v in known.items() if not k.startswith("MAKE")}
+        command = ["make", "--silent", *arguments]
+        subprocess.run(command, cwd=tmp_path, env={**known, **variables}, check=True)
+        return log.read_text().splitlines()
+
+    return run
+
+
+def test_make_installs_only_when_the_requirements_changed(recorded, tmp_path: Path) -> None:
+    first = recorded("book", "VENV=env")
+    assert "-m pip install" in first[0]
+    assert "-c constraints.txt -e .[book,test]" in first[0]
+    assert first[1:] == ["-m tools.labs", "-m tools.book"]
+    os.utime(tmp_path / "constraints.txt")
+    assert recorded("book", "VENV=env") == first[1:], "a new date is no new content"
+    (tmp_path / "constraints.txt").write_text("numpy==2.0\n")
+    assert recorded("book", "VENV=env") == first
+    assert len(list((tmp_path / "env").glob(".installed-*"))) == 1
+
+
+def test_make_takes_the_active_environment(recorded, tmp_path: Path) -> None:
+    assert recorded("labs", VIRTUAL_ENV=str(tmp_path / "env"))[-1] == "-m tools.labs"
+
+
+def test_make_test_runs_nbval_on_the_labs(recorded) -> None:
+    (command,) = recorded("test", "VENV=env")[1:]
+    assert command.startswith("-m pytest tests labs --nbval-lax --nbval-current-env")
+
+
+def test_make_lab_needs_a_name(recorded, capfd) -> None:
+    assert recorded("lab", "NAME=01_cost", "VENV=env")[-1] == "-m tools.labs 01_cost"
+    with pytest.raises(subprocess.CalledProcessError):
+        recorded("lab", "VENV=env")
+    assert "which lab?" in capfd.readouterr().err
+
+
+def test_make_refuses_an_old_python(recorded, tmp_path: Path, capfd) -> None:
+    (tmp_path / "old").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "old").chmod(0o755)
+    with pytest.raises(subprocess.CalledProcessError):
+        recorded("labs", "VENV=none", "PYTHON=./old")
+    assert "needs Python 3.10 or newer" in capfd.readouterr().err
+
+
+def test_make_creates_the_environment(recorded, tmp_path: Path) -> None:
+    fake = tmp_path / "fake"
+    fake.write_text(
+        f'#!/bin/sh\n[ "$1" = -m ] || exec {sys.executable} "$@"\n'
+        f'echo "$@" >> {tmp_path}/log; mkdir -p "$3"; cp -r {tmp_path}/env/bin "$3/"\n'
+    )
+    fake.chmod(0o755)
+    found = recorded("labs", "VENV=new", "PYTHON=./fake")
+    assert found[0] == "-m venv new"
+    assert "-m pip install" in found[1]
+    assert recorded("labs", "VENV=new", "PYTHON=./fake") == ["-m tools.labs"]
