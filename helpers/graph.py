@@ -255,30 +255,34 @@ def apply(
 
     `weight` and `bias` stand in for the node's own (quantized ones, another dtype).
     """
+    x = before_activation(node, inputs, weight, bias)
+    if node.activation == "relu":
+        return F.relu(x)
+    return F.relu6(x) if node.activation == "relu6" else x
+
+
+def before_activation(
+    node: Node, inputs: list[Tensor], weight: Tensor | None = None, bias: Tensor | None = None
+) -> Tensor:
+    """`apply` without the activation function."""
     x = inputs[0]
     weight = node.weight if weight is None else weight
     bias = node.bias if bias is None else bias
     a = node.attributes
     if node.op == "conv":
         assert weight is not None
-        x = F.conv2d(x, weight, bias, a["stride"], a["padding"], 1, a["groups"])
-    elif node.op == "linear":
+        return F.conv2d(x, weight, bias, a["stride"], a["padding"], 1, a["groups"])
+    if node.op == "linear":
         assert weight is not None
-        x = F.linear(x, weight, bias)
-    elif node.op == "max_pool":
-        x = F.max_pool2d(x, a["kernel"], a["stride"], a["padding"])
-    elif node.op == "avg_pool":
-        x = F.avg_pool2d(x, a["kernel"], a["stride"])
-    elif node.op == "global_avg_pool":
-        x = x.mean((2, 3), keepdim=True)
-    elif node.op == "add":
+        return F.linear(x, weight, bias)
+    if node.op == "max_pool":
+        return F.max_pool2d(x, a["kernel"], a["stride"], a["padding"])
+    if node.op == "avg_pool":
+        return F.avg_pool2d(x, a["kernel"], a["stride"])
+    if node.op == "global_avg_pool":
+        return x.mean((2, 3), keepdim=True)
+    if node.op == "add":
         if x.shape != inputs[1].shape:
             raise ValueError(f"the sum of shapes {tuple(x.shape)} and {tuple(inputs[1].shape)}")
-        x = x + inputs[1]
-    elif node.op == "flatten":
-        x = x.flatten(1)
-    if node.activation == "relu":
-        x = F.relu(x)
-    elif node.activation == "relu6":
-        x = F.relu6(x)
-    return x
+        return x + inputs[1]
+    return x.flatten(1) if node.op == "flatten" else x

@@ -24,12 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from helpers.calibration import CALIBRATION, Summary, min_max
-from helpers.graph import Node, apply, trace
+from helpers.graph import Node, apply, before_activation, trace
 from helpers.quantization import (
     QuantizationParameters,
     affine,
     dequantize,
-    fake_quantize,
     finish_scale,
     quantize,
     symmetric,
@@ -96,6 +95,8 @@ class QuantizedNetwork(nn.Module):
                 f"x must have shape (N, {', '.join(map(str, self.nodes[0].shape))}), "
                 f"got {tuple(x.shape)}"
             )
+        if torch.isnan(x).any():
+            raise ValueError("x holds NaN: no code stands for it")
         last_reader = {name: node.name for node in self.nodes for name in node.inputs}
         values: dict[str, Tensor] = {}
         for node in self.nodes:
@@ -110,21 +111,26 @@ class QuantizedNetwork(nn.Module):
 
 def _fake(node: QuantizedNode, inputs: list[Tensor]) -> Tensor:
     """One layer on real numbers that lie on its input grids; the result lies on its own."""
-    x, p = inputs[0], node.output
+    x, scale = inputs[0], float(node.output.scale)
     if node.op in ("max_pool", "flatten"):
-        return apply(node, inputs)
+        return before_activation(node, inputs)
     if node.op in ("avg_pool", "global_avg_pool"):
-        centred = torch.round(x.double() / p.scale)  # code - zero_point, exactly
-        return torch.round(apply(node, [centred])).mul_(p.scale).to(x.dtype)
-    weight = bias = None
-    if node.weight_parameters is not None:
-        assert node.weight_codes is not None
-        assert node.bias_codes is not None
-        assert node.bias_scale is not None
-        weight = dequantize(node.weight_codes, node.weight_parameters, x.dtype)
-        bias = (node.bias_codes * node.bias_scale).to(x.dtype)
-    real = x if node.op == "input" else apply(node, inputs, weight, bias)
-    return fake_quantize(real, p)
+        centred = torch.round(x.double() / scale)  # code - zero_point, exactly
+        return torch.round(before_activation(node, [centred])).mul_(scale).to(x.dtype)
+    if node.op == "input":
+        steps = x / scale
+    else:
+        weight = bias = None
+        if node.weight_parameters is not None:
+            assert node.weight_codes is not None
+            assert node.bias_codes is not None
+            assert node.bias_scale is not None
+            weight = dequantize(node.weight_codes, node.weight_parameters, x.dtype)
+            bias = (node.bias_codes * node.bias_scale).to(x.dtype)
+        steps = before_activation(node, inputs, weight, bias).div_(scale)
+    low, high = node.clip
+    zero = int(node.output.zero_point)
+    return steps.round_().clamp_(low - zero, high - zero).mul_(scale)
 
 
 def run_float(nodes: list[Node], x: Tensor) -> dict[str, Tensor]:

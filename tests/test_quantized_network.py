@@ -195,6 +195,14 @@ def test_input_of_the_default_data_set_is_the_pixel_minus_128() -> None:
     assert torch.equal(network.codes(x)["input"], (pixels - 128).to(torch.int8))
 
 
+@pytest.mark.parametrize("method", ["min_max", "percentile", "kl_divergence"])
+def test_the_input_keeps_its_full_range_whatever_the_method(method: str) -> None:
+    model, x = randomize(Residual()), images(40, 2, 20, 21)
+    x[0, 0, 0, 0] = 50.0
+    network = quantize_network(model, x, method=method)
+    assert network.nodes[0].output.range[1] > 49
+
+
 def test_dead_and_nearly_dead_channels_keep_their_bias() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3)).eval()
@@ -261,3 +269,6 @@ def test_wrong_input_shape_is_refused() -> None:
     _, x, network = residual()
     with pytest.raises(ValueError, match=r"x must have shape \(N, 2, 20, 21\), got"):
         network(x[:, :, :10])
+    x[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match="x holds NaN"):
+        network(x)
