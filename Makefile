@@ -15,7 +15,7 @@ CONTENT := $(shell cat pyproject.toml requirements.txt constraints.txt | cksum |
 INSTALLED := $(VENV)/.installed-$(CONTENT)
 PY := $(VENV)/bin/python
 
-.PHONY: help book labs lab test colab pages bench lint format stamp check links clean environment
+.PHONY: help book labs lab student test colab pages bench lint format stamp check links clean environment
 
 help:  ## Show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ labs: $(INSTALLED)  ## Execute the labs that changed
 lab: $(INSTALLED)  ## Execute one lab: make lab NAME=01_cost
 	@test -n "$(NAME)" || { echo "which lab? make lab NAME=01_cost" >&2; exit 2; }
 	$(PY) -m tools.labs $(NAME)
+
+student: $(INSTALLED)  ## Write the labs without solutions to _build/student
+	$(PY) -m tools.labs --student
 
 test: $(INSTALLED)  ## Run every test that needs no network, and nbval on every lab
 	$(PY) -m pytest tests labs --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT)

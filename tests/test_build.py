@@ -245,6 +245,18 @@ def test_an_unknown_lab_is_named(course: Path, capsys) -> None:
     assert "no lab called '07_none'; the labs are 01_demo" in capsys.readouterr().err
 
 
+def test_an_instructor_can_leave_the_solutions_out(course: Path) -> None:
+    path = course / "labs" / "01_demo.ipynb"
+    lab = nbformat.read(path, as_version=4)
+    lab.cells.append(nbformat.v4.new_markdown_cell("answer", metadata={"tags": ["solution"]}))
+    tags = {"tags": ["solution", "hide-cell"]}
+    lab.cells.append(nbformat.v4.new_code_cell("answer = 42", metadata=tags))
+    nbformat.write(lab, path)
+    assert labs.main(["--root", str(course), "--student"]) == 0
+    written = nbformat.read(course / "_build" / "student" / "01_demo.ipynb", as_version=4)
+    assert [cell.source for cell in written.cells] == [cell.source for cell in lab.cells[:-2]]
+
+
 def text_of(file: str, text: str) -> Callable[[Path], object]:
     return lambda course: (course / file).open("a").write(text)
 

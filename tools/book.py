@@ -154,7 +154,7 @@ def complaints(log: Path) -> list[str]:
     """The lines of the log that say what is wrong."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(encoding="utf-8"))
     lines = text.splitlines()
-    found = [line for line in lines if re.search(r"WARNING|ERROR|CRITICAL|\[broken\]", line)]
+    found = [line for line in lines if re.search(r"WARNING|ERROR|CRITICAL|\bbroken +http", line)]
     return found or lines[-30:]
 
 

@@ -241,6 +241,21 @@ def discard(root: Path, name: str) -> None:
         (root / "_build" / file).unlink(missing_ok=True)
 
 
+def without_solutions(root: Path) -> list[Path]:
+    """Write each lab without its solutions to `_build/student`, for a class that hands work in."""
+    folder = root / "_build" / "student"
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name in names(root):
+        notebook = nbformat.read(root / "labs" / f"{name}.ipynb", as_version=4)
+        notebook.cells = [
+            cell for cell in notebook.cells if "solution" not in cell.metadata.get("tags", [])
+        ]
+        nbformat.write(notebook, folder / f"{name}.ipynb")
+        written.append(folder / f"{name}.ipynb")
+    return written
+
+
 def execute(root: Path, name: str) -> dict[str, Any]:
     """Run the lab called `name` and put its products in place, or raise `LabError`."""
     before = fingerprint(root, name)
@@ -277,8 +292,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="labs to run (default: all)")
     parser.add_argument("--root", type=Path, default=ROOT, help="folder of the course")
     parser.add_argument("--force", action="store_true", help="run even if nothing changed")
+    parser.add_argument(
+        "--student", action="store_true", help="write labs without solutions instead of running"
+    )
     options = parser.parse_args(arguments)
     root = options.root.resolve()
+    if options.student:
+        print("\n".join(str(path) for path in without_solutions(root)))
+        return 0
     known = names(root)
     for name in options.names:
         if name not in known:
