@@ -141,7 +141,7 @@ def fit(
 def evaluate(model: nn.Module, split: Split, batch_size: int = 1000) -> float:
     """Fraction of `split` whose label has the highest logit, in eval mode; the mode is restored."""
     _check(model, split, "split")
-    return float((logits(model, split.x, batch_size).argmax(1) == split.y).double().mean())
+    return float((logits(model, split.x, batch_size).argmax(1) == split.y.cpu()).double().mean())
 
 
 def logits(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:

@@ -122,6 +122,29 @@ def test_one_step_equals_adamw_by_hand():
     assert history[0]["loss"] == pytest.approx(error.item(), rel=1e-5)
 
 
+def test_many_steps_equal_pytorchs_optimizer_and_scheduler():
+    """Full batches, so that the order matters to the last bits only."""
+    model = network(dropout=0.0)
+    steps: list[torch.Tensor] = []
+    run(
+        model,
+        epochs=12,
+        batch_size=300,
+        weight_decay=0.1,
+        device="cpu",
+        after_step=lambda m: steps.append(m[-1].weight.detach().clone()),
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=12)
+    for ours in steps:
+        optimizer.zero_grad()
+        F.cross_entropy(model(TRAIN.x), TRAIN.y).backward()
+        optimizer.step()
+        scheduler.step()
+        assert torch.allclose(ours, model[-1].weight, atol=2e-5)
+    assert len(steps) == 12
+
+
 def test_after_step_holds_a_mask():
     def mask(model):
         with torch.no_grad():
