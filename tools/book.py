@@ -71,7 +71,7 @@ def fingerprint(root: Path, found: list[str]) -> str:
             if path.is_file() and "__pycache__" not in path.parts
         ]
     for name in lab_pages(found):
-        paths.append(root / "_build" / "labs" / f"{name}.ipynb")
+        paths += [root / "_build" / "labs" / f"{name}{suffix}" for suffix in (".ipynb", ".json")]
         results = root / "_build" / "results" / f"{name}.json"
         paths += [results] if results.exists() else []
     digest = hashlib.sha256(" ".join(metadata.version(tool) for tool in TOOLS).encode())
@@ -81,14 +81,42 @@ def fingerprint(root: Path, found: list[str]) -> str:
     return digest.hexdigest()
 
 
-def substitutions(root: Path, found: list[str]) -> dict[str, dict[str, str]]:
-    """What the labs measured, as `{{ lab01.key }}` names it in a chapter."""
-    known = {}
+def substitutions(root: Path, found: list[str]) -> dict[str, Any]:
+    """What the labs measured, as a chapter names it.
+
+    `{{ lab01.key }}` is a number of lab 01, `{{ scoreboard }}` a table of the rows of all labs, and
+    `{{ labs }}` a table of what each lab took to run.
+    """
+    known: dict[str, Any] = {}
+    rows, runs = [], []
     for name in lab_pages(found):
         path = root / "_build" / "results" / f"{name}.json"
-        measured = json.loads(path.read_text(encoding="utf-8"))["measured"] if path.exists() else {}
-        known[f"lab{name.split('_')[0]}"] = {key: str(value) for key, value in measured.items()}
+        results: dict[str, Any] = {"rows": [], "measured": {}}
+        if path.exists():
+            results = json.loads(path.read_text(encoding="utf-8"))
+        measured = {key: str(value) for key, value in results["measured"].items()}
+        known[f"lab{name.split('_')[0]}"] = measured
+        link = f"[{name}](../labs/{name}.ipynb)"
+        for row in results["rows"]:
+            rows.append(
+                f"| {link} | {row['method']} | {row['network']} | {100 * row['accuracy']:.2f} "
+                f"| {row['parameters']:,} | {row['macs']:,} | {row['bits']:.4g} | {row['bytes']:,} |"
+            )
+        taken = labs.card(root, name) or {}
+        memory = taken.get("memory_mib")
+        runs.append(
+            f"| {link} | {taken.get('seconds', '?')} | {'?' if memory is None else memory} |"
+        )
+    head = ["lab", "method", "network", "test accuracy (%)", "parameters", "MACs per image"]
+    known["scoreboard"] = table([*head, "bits per weight", "bytes of weights"], rows, words=3)
+    known["labs"] = table(["lab", "seconds", "MiB over the imports"], runs, words=1)
     return known
+
+
+def table(head: list[str], rows: list[str], words: int) -> str:
+    """A Markdown table whose first `words` columns are text and the others numbers."""
+    rule = ["---" if column < words else "---:" for column in range(len(head))]
+    return "\n".join([f"| {' | '.join(head)} |", f"| {' | '.join(rule)} |", *rows])
 
 
 def draw(root: Path, folder: Path) -> list[str]:
