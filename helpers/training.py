@@ -32,7 +32,7 @@ def set_seed(seed: int) -> None:
 
 
 def profile() -> str:
-    """ "quick" (default) or "full", from the environment variable COURSE_PROFILE."""
+    """The profile, "quick" (default) or "full": the environment variable COURSE_PROFILE."""
     value = os.environ.get("COURSE_PROFILE", "quick")
     if value not in PROFILES:
         raise ValueError(f"COURSE_PROFILE must be one of {', '.join(PROFILES)}, got {value!r}")
