@@ -1,0 +1,85 @@
+"""The CI script goes on after a failed step, says which failed, and ends red; the workflows run it."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+STEPS = ["lint", "data subset", "labs", "book", "pages in Chromium", "labs as in Colab"]
+STEPS += ["tests and nbval"]
+
+
+@pytest.fixture
+def ci(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
+    """Run `.ci/run` where every program only says what it was asked, and one command fails."""
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    environment = tmp_path / ".venv" / "bin"
+    environment.mkdir(parents=True)
+    for path in [programs / "make", programs / "apt-get", environment / "python"]:
+        path.write_text(
+            '#!/bin/sh\necho "$(basename "$0") $*"\ncase "$*" in *$FAILING*) exit 1; esac\n'
+        )
+        path.chmod(0o755)
+
+    def run(failing: str) -> subprocess.CompletedProcess[str]:
+        variables = {**os.environ, "FAILING": failing, "PATH": f"{programs}:{os.environ['PATH']}"}
+        command = ["bash", str(tmp_path / ".ci" / "run")]
+        return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
+
+    return run
+
+
+def test_all_steps_run_and_the_end_is_green(ci) -> None:
+    done = ci("nothing at all")
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = done.stdout.split("=== summary ===")[1]
+    assert all(f"{step:22} passed" in summary for step in ["environment", *STEPS])
+    assert "FAILED" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("failing", "name"),
+    [
+        ("lint", "lint"),
+        ("fashion_subset.py --check", "data subset"),
+        ("book", "book"),
+        ("tools.pages", "pages in Chromium"),
+        ("colab", "labs as in Colab"),
+        ("test", "tests and nbval"),
+    ],
+)
+def test_a_failed_step_is_named_and_the_end_is_red(ci, failing: str, name: str) -> None:
+    done = ci(failing)
+    assert done.returncode == 1
+    summary = done.stdout.split("=== summary ===")[1]
+    assert f"{name:22} FAILED" in summary
+    assert summary.count("FAILED") == 2, "this step and the whole"
+    assert "=== tests and nbval ===" in done.stdout, "the steps after it run all the same"
+
+
+def test_without_an_environment_nothing_else_is_tried(ci) -> None:
+    done = ci("environment")
+    assert done.returncode == 1
+    assert "=== lint ===" not in done.stdout
+
+
+@pytest.mark.parametrize("name", ["ci", "weekly"])
+def test_workflows_are_sound(name: str) -> None:
+    text = (ROOT / ".github" / "workflows" / f"{name}.yml").read_text()
+    workflow = yaml.safe_load(text)
+    when = workflow[True]  # YAML reads the key `on` as true
+    assert workflow["permissions"] == {"contents": "read"}
+    assert all("timeout-minutes" in job for job in workflow["jobs"].values())
+    if name == "ci":
+        assert set(when) == {"push", "pull_request"}
+        assert "bash .ci/run" in text
+    else:
+        assert "schedule" in when
