@@ -88,7 +88,7 @@ def integer_models(draw, power_of_two=False, onnx=False):
         if kind == "avg_pool":
             padding = (0, 0)
         else:
-            most = [k // 2 if kind == "max_pool" else k - 1 for k in kernel]
+            most = [k // 2 if kind == "max_pool" else k + 1 for k in kernel]
             padding = (draw(st.integers(0, most[0])), draw(st.integers(0, most[1])))
         size = tuple(
             (n + 2 * p - k) // s + 1

@@ -1,12 +1,23 @@
 """The datapath against a slow reference, PyTorch in float64 and its own refusals."""
 
+from dataclasses import replace
+
 import fpga_reference
 import numpy as np
+import pytest
 from fpga_networks import integer_models, random_codes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers.fpga import reference
 from helpers.fpga.datapath import Datapath
+from helpers.fpga.integer_model import (
+    IntegerLayer,
+    IntegerModel,
+    accumulator_bits,
+    accumulator_range,
+)
+from helpers.fpga.operators import exact_dtype
 
 PROPERTY = settings(
     max_examples=120, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
@@ -59,3 +70,151 @@ def test_blocks_threads_and_fusion_change_nothing(model, rounding, seed):
     twice = Datapath(model, rounding=rounding, chunk=9, threads=2)
     np.testing.assert_array_equal(logits, twice.run(codes))
     np.testing.assert_array_equal(logits, twice.run(codes))
+
+
+@PROPERTY
+@given(integer_models(), st.sampled_from(["half_up", "half_even", "onnxruntime"]))
+def test_the_int64_reference_equals_the_slow_one_too(model, rounding):
+    codes = random_codes(model, 2, 0)
+    found = reference.run(model, codes, rounding)
+    for n, image in enumerate(codes):
+        expected, _ = fpga_reference.run(model, image, rounding)
+        for name, values in expected.items():
+            np.testing.assert_array_equal(found[name][n], values)
+
+
+def simple(weight=1, bias=0, bits=8, scale=(1.0, 1.0, 1.0), low=-128, taps=4, zero_point=0):
+    """One linear layer of one output: input scale, weight scale and output scale in `scale`."""
+    return IntegerModel(
+        (
+            IntegerLayer("input", "input", (), (taps,), scale[0], zero_point),
+            IntegerLayer(
+                "fc",
+                "linear",
+                ("input",),
+                (1,),
+                scale[2],
+                0,
+                low,
+                weight=np.full((1, taps), weight, np.int8),
+                weight_scale=np.array([scale[1]]),
+                weight_bits=bits,
+                bias=np.array([bias], np.int32),
+            ),
+        )
+    )
+
+
+def test_a_tie_shows_the_rounding_rule():
+    """An accumulator of 5 times 1/2: up is 3, even is 2; minus 5: up is -2, even is -2."""
+    model = simple(taps=1, scale=(1.0, 1.0, 2.0))
+    codes = np.array([[5], [-5], [7], [-7]], np.int8)
+    expected = {"half_up": [3, -2, 4, -3], "shift": [3, -2, 4, -3], "half_even": [2, -2, 4, -4]}
+    expected["onnxruntime"] = expected["half_even"]
+    for mode, values in expected.items():
+        assert Datapath(model, rounding=mode).run(codes).ravel().tolist() == values, mode
+
+
+def test_the_worst_case_input_reaches_the_exact_bound_and_one_bit_less_wraps():
+    rng = np.random.default_rng(0)
+    weight = rng.integers(-127, 127, (1, 64), endpoint=True).astype(np.int8)
+    model = simple(taps=64, zero_point=-20, scale=(1.0, 1.0, 8000.0))
+    layer = replace(model.output, weight=weight, bias=np.array([777], np.int32))
+    model = IntegerModel((model.input, layer))
+    low, high = accumulator_range(model, "fc")
+    worst = np.where(weight > 0, 127, -128).astype(np.int8)
+    best = np.where(weight > 0, -128, 127).astype(np.int8)
+    codes = np.concatenate([worst, best])
+    sums = Datapath(model).accumulators(codes)["fc"].ravel()
+    assert sums.tolist() == [high[0], low[0]]
+    bits = accumulator_bits(model, "fc")
+    right = Datapath(model).run(codes)
+    np.testing.assert_array_equal(Datapath(model, accumulator_bits=bits).run(codes), right)
+    narrow = Datapath(model, accumulator_bits={"fc": bits - 1})
+    wrapped = narrow.accumulators(codes)["fc"].ravel().astype(np.int64)
+    assert (wrapped != sums).any()
+    assert ((wrapped - sums) % 2 ** (bits - 1) == 0).all()
+    assert (narrow.run(codes) != right).any()
+
+
+@PROPERTY
+@given(integer_models(), st.integers(0, 2**31))
+def test_no_input_leaves_the_accumulator_range(model, seed):
+    codes = random_codes(model, 8, seed)
+    for name, sums in Datapath(model).accumulators(codes).items():
+        low, high = accumulator_range(model, name)
+        axes = tuple(axis for axis in range(sums.ndim) if axis != 1)
+        assert (sums.min(axes) >= low).all(), name
+        assert (sums.max(axes) <= high).all(), name
+        bits = accumulator_bits(model, name)
+        assert -(2 ** (bits - 1)) <= low.min() <= high.max() <= 2 ** (bits - 1) - 1
+
+
+def test_large_sums_leave_float32_and_stay_exact():
+    """2,000 products of 255 x 127 pass 2**24, where float32 loses units."""
+    model = simple(weight=127, taps=2000, zero_point=-128, scale=(1.0, 1.0, 600_000.0), bias=1)
+    assert exact_dtype(model, model.output) is np.float64
+    assert exact_dtype(model, simple(weight=127, taps=517).output) is np.float32
+    codes = np.full((2, 2000), 127, np.int8)
+    codes[1, :3] = [126, 125, -128]
+    sums = Datapath(model).accumulators(codes)["fc"].ravel()
+    assert sums.tolist() == [2000 * 255 * 127 + 1, (2000 * 255 - 258) * 127 + 1]
+    for mode in ("half_up", "half_even", "onnxruntime"):
+        found = Datapath(model, rounding=mode).run(codes)
+        np.testing.assert_array_equal(found, reference.run(model, codes, mode)["fc"])
+
+
+def test_a_model_that_could_overflow_int32_is_refused():
+    with pytest.raises(ValueError, match=r"layer 'fc' \(linear\): accumulators can reach.*33 bits"):
+        simple(weight=127, taps=1000, bias=2**31 - 1, zero_point=-128)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: Datapath(m, rounding="nearest"), "half_up, half_even, shift, onnxruntime"),
+        (lambda m: Datapath(m, rounding="shift"), r"'fc' is 0\.333.*power_of_two=True"),
+        (lambda m: Datapath(m, multiplier_bits=40), "multiplier_bits must be 2 to 31, got 40"),
+        (lambda m: Datapath(m, threads=0), "threads and chunk must be positive"),
+        (lambda m: Datapath(m, accumulator_bits={"x": 9}), "names 'x'; accumulators have"),
+        (lambda m: Datapath(m, accumulator_bits=33), "must be 2 to 32, got 33"),
+        (lambda m: Datapath(m).run(np.zeros((2, 4))), "int8 array, got float64"),
+        (lambda m: Datapath(m).run(np.zeros((2, 5), np.int8)), r"shape \(N, 4\), got \(2, 5\)"),
+        (lambda m: m["nobody"], "unknown layer 'nobody'"),
+        (lambda m: accumulator_bits(m, "input"), "has no accumulator"),
+        (lambda m: m.quantize_input([[np.nan] * 4]), "NaN"),
+    ],
+)
+def test_bad_arguments_are_named(call, message):
+    model = simple(scale=(1.0, 1.0, 3.0))
+    with pytest.raises(ValueError, match=message):
+        call(model)
+
+
+def test_codes_outside_the_input_range_are_refused():
+    model = simple()
+    model = IntegerModel((replace(model.input, low=0, high=15), model.output))
+    with pytest.raises(ValueError, match=r"must lie in 0\.\.15"):
+        Datapath(model).run(np.array([[0, 16, 0, 0]], np.int8))
+
+
+def test_an_empty_batch_gives_no_logits():
+    assert Datapath(simple()).run(np.zeros((0, 4), np.int8)).shape == (0, 1)
+
+
+def test_almost_every_channel_is_proved_in_float32():
+    """The speed rests on it: of these random channels at most one in five needs float64."""
+    rng = np.random.default_rng(0)
+    source = IntegerLayer("input", "input", (), (64,), 0.02, -128)
+    layer = IntegerLayer(
+        "fc", "linear", ("input",), (300,), 0.05, 0,
+        weight=rng.integers(-127, 127, (300, 64), endpoint=True).astype(np.int8),
+        weight_scale=rng.uniform(0.002, 0.004, 300), bias=rng.integers(-9999, 9999, 300).astype(np.int32),
+    )  # fmt: skip
+    path = Datapath(IntegerModel((source, layer)))
+    steps = path.steps["fc"]
+    assert steps is not None
+    assert steps.factor.dtype == np.float32
+    assert steps.rows is None or len(steps.rows) < 60
+    codes = random_codes(path.model, 500, 1)
+    np.testing.assert_array_equal(path.run(codes), reference.run(path.model, codes)["fc"])

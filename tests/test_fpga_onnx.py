@@ -2,7 +2,6 @@
 
 import numpy as np
 import onnxruntime
-import pytest
 from fpga_networks import integer_models, random_codes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

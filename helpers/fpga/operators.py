@@ -113,7 +113,8 @@ def _depthwise(layer: IntegerLayer, source: tuple[int, ...], dtype: FloatType, r
     for top in range(0, out_height, rows):
         count = min(rows, out_height - top)
         start = top * sh - ph
-        first, last = max(start, 0), min(start + (count - 1) * sh + kh, height)
+        first = min(max(start, 0), height)
+        last = max(first, min(start + (count - 1) * sh + kh, height))
         cut = first - start
         same = pieces and pieces[-1][1] == count and pieces[-1][5] == cut
         if same and last - first == pieces[-1][4] - pieces[-1][3]:
@@ -177,7 +178,8 @@ def _convolution(
         by_row = x.reshape(groups, inputs, height, width, images).transpose(0, 2, 1, 3, 4)
         for b in range(blocks):
             start = b * columns * sw - pw
-            first, last = max(start, 0), min(start + span, width)
+            first = min(max(start, 0), width)
+            last = max(first, min(start + span, width))
             patches[:, b, ph : ph + height, :, first - start : last - start] = by_row[
                 :, :, :, first:last
             ]

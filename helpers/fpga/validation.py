@@ -67,7 +67,7 @@ def _check_layer(model: IntegerModel, layer: IntegerLayer, known: set[str]) -> N
         f"{layer.low}, {layer.zero_point}, {layer.high}",
     )
     _require(
-        len(layer.shape) in (1, 3) and all(n >= 1 for n in layer.shape),
+        len(layer.shape) in (1, 3) and all(isinstance(n, int) and n >= 1 for n in layer.shape),
         f"shape must be (C, H, W) or (F,) without empty sides, got {layer.shape}",
     )
     sources = [model.table[name] for name in layer.inputs]
@@ -107,10 +107,6 @@ def _check_window(layer: IntegerLayer, source: IntegerLayer) -> None:
             len(value) == 2 and all(isinstance(n, int) and n >= least for n in value),
             f"{key} must be two integers of at least {least}, got {value}",
         )
-    _require(
-        all(p < k for p, k in zip(layer.padding, layer.kernel, strict=True)),
-        f"padding {layer.padding} must be smaller than the kernel {layer.kernel}",
-    )
     if layer.op == "max_pool":
         _require(
             all(2 * p <= k for p, k in zip(layer.padding, layer.kernel, strict=True)),
