@@ -238,6 +238,13 @@ def test_a_figure_without_alt_text_is_refused(course: Path, capsys) -> None:
     assert "cell 2 shows a figure without alt text" in capsys.readouterr().err
 
 
+def test_the_book_folds_the_setup_cell(course: Path) -> None:
+    cell = nbformat.v4.new_code_cell("import helpers", metadata={"tags": ["setup"]})
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    labs.publish(course, notebook)
+    assert cell.metadata["tags"] == ["setup", "hide-input"]
+
+
 def test_a_lab_that_leaves_files_is_refused(course: Path, capsys) -> None:
     write_lab(course, "open('left.txt', 'w').close()")
     assert run_labs(course) == 1

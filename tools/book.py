@@ -156,6 +156,9 @@ def stage(root: Path, found: list[str], folder: Path) -> None:
         yaml.safe_dump(config, allow_unicode=True, sort_keys=False), encoding="utf-8"
     )
     shutil.copy(root / "_toc.yml", folder / "_toc.yml")
+    if (root / "book" / "course.css").exists():
+        (folder / "_static").mkdir()
+        shutil.move(folder / "book" / "course.css", folder / "_static" / "course.css")
     (folder / "labs").mkdir()
     for name in lab_pages(found):
         if not labs.fresh(root, name):

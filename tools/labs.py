@@ -189,7 +189,7 @@ def explain(path: Path, index: int, cell: nbformat.NotebookNode, error: Exceptio
 def publish(path: Path, notebook: nbformat.NotebookNode) -> None:
     """Turn an executed lab into what the book can show without a kernel or a network.
 
-    Widgets and progress bars are dropped. The alt text that `helpers.plots.show` puts into an
+    Widgets and progress bars are dropped, the setup cell is folded. The alt text that `helpers.plots.show` puts into an
     output's metadata becomes the cell metadata that MyST-NB reads; since that is one text for a
     cell, each further figure of a cell moves to a cell of its own without input.
     """
@@ -200,6 +200,8 @@ def publish(path: Path, notebook: nbformat.NotebookNode) -> None:
         cells.append(cell)
         if cell.cell_type != "code":
             continue
+        if "setup" in cell.metadata.get("tags", []):
+            cell.metadata["tags"] = ["setup", "hide-input"]
         outputs, cell.outputs = [kept for kept in cell.outputs if shown(kept)], []
         target = cell
         for output in outputs:
