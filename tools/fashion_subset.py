@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ def rebuild(originals: Path) -> dict[str, bytes]:
 
 
 def write(contents: dict[str, bytes], originals: Path, folder: Path) -> None:
-    """Write the files and checksums.json, each under a temporary name first."""
+    """Write the files and checksums.json into a temporary folder, then rename each."""
     files, checksums = {}, {}
     for name, content in contents.items():
         if name.startswith("train"):
@@ -71,10 +72,11 @@ def write(contents: dict[str, bytes], originals: Path, folder: Path) -> None:
         }
     files["checksums.json"] = (json.dumps(checksums, indent=2) + "\n").encode()
     folder.mkdir(parents=True, exist_ok=True)
-    for name, packed in files.items():
-        (folder / f".{name}.new").write_bytes(packed)
-    for name in files:
-        (folder / f".{name}.new").replace(folder / name)
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as temporary:
+        for name, packed in files.items():
+            (Path(temporary) / name).write_bytes(packed)
+        for name in files:
+            (Path(temporary) / name).replace(folder / name)
 
 
 def differences(contents: dict[str, bytes], originals: Path, folder: Path) -> list[str]:
