@@ -103,10 +103,11 @@ def load(
 
     `validation` is the number of training images held out: the last ones of each class, in
     proportion (default: a tenth of them, 2,000 for "fashion_mnist"; "food11" has its own split and
-    takes None only). `size` resizes to size x size pixels (default: as stored; food11 128).
-    `root` is the folder of the files (default: a cache in the home folder), for "food11" a folder
-    or .zip with training/LABEL_NUMBER.jpg, validation/ and evaluation/ (or testing/; labels are -1
-    where its file names carry none; whole, at 128, it takes 3.3 GB). With `download` torchvision's sets are fetched when missing.
+    takes None only). `size` resizes to size x size pixels (default: as stored; "food11" 128).
+    `root` is the folder of the files (default: a cache in the home folder). For "food11" it is a
+    folder or .zip with training/LABEL_NUMBER.jpg, validation/ and evaluation/ (or testing/, labels
+    -1 where its file names carry none); the whole set takes 3.3 GB at size 128. With `download`
+    torchvision's sets are fetched when missing.
 
     For "fashion_mnist" x = (p - 73) / 90 with p the pixel code from 0 to 255. The two whole
     numbers keep hardware simple: an int8 input with scale 1/90 and zero-point -55 is exactly
