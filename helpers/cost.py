@@ -151,21 +151,7 @@ def count(model: nn.Module, input_shape: tuple[int, ...], convention: str = "mac
     Raises ValueError for an unknown convention, a shape that does not fit, and a module that holds
     parameters but is not a convolution, a linear layer or a batch norm.
     """
-    if convention not in CONVENTIONS:
-        raise ValueError(f"convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"model must be a torch module, got {type(model).__name__}")
-    shape = tuple(input_shape)
-    if not shape or any(not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in shape):
-        raise ValueError(f"input_shape must be positive integers (C, H, W), got {input_shape!r}")
-    for name, module in model.named_modules():
-        holds = any(p is not None for p in module._parameters.values())
-        if holds and not isinstance(module, (*_CONVOLUTIONS, *_NORMS, nn.Linear)):
-            raise ValueError(
-                f"module {name!r} of type {type(module).__name__} holds parameters, but only "
-                "convolutions, linear layers and batch norms can be counted"
-            )
-
+    shape = _checked(model, input_shape, convention)
     layers: list[LayerCost] = []
     seen: set[int] = set()
     rules = CONVENTIONS[convention]
@@ -191,7 +177,7 @@ def count(model: nn.Module, input_shape: tuple[int, ...], convention: str = "mac
 
     shadow = _without_storage(model)
     for name, module in shadow.named_modules():
-        if not any(module.children()):
+        if next(module.children(), None) is None:
             module.register_forward_hook(hook(name))
     types = [p.dtype for p in shadow.parameters() if p.is_floating_point()] or [torch.float32]
     x = torch.empty((1, *shape), dtype=types[0], device="meta")
@@ -211,6 +197,24 @@ def count(model: nn.Module, input_shape: tuple[int, ...], convention: str = "mac
             "modules (functions such as F.conv2d or a matrix product); they cannot be counted"
         )
     return cost
+
+
+def _checked(model: nn.Module, input_shape: tuple[int, ...], convention: str) -> tuple[int, ...]:
+    if convention not in CONVENTIONS:
+        raise ValueError(f"convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model must be a torch module, got {type(model).__name__}")
+    shape = tuple(input_shape)
+    if not shape or any(not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in shape):
+        raise ValueError(f"input_shape must be positive integers (C, H, W), got {input_shape!r}")
+    for name, module in model.named_modules():
+        holds = any(p is not None for p in module._parameters.values())
+        if holds and not isinstance(module, (*_CONVOLUTIONS, *_NORMS, nn.Linear)):
+            raise ValueError(
+                f"module {name!r} of type {type(module).__name__} holds parameters, but only "
+                "convolutions, linear layers and batch norms can be counted"
+            )
+    return shape
 
 
 def _without_storage(model: nn.Module) -> nn.Module:
