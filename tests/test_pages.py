@@ -45,6 +45,7 @@ FAULTS = {
     "no alt text": (f'<img src="{IMAGE}">', "has no alt text"),
     "empty alt text": (f'<img alt=" " src="{IMAGE}">', "has no alt text"),
     "formula": ("<span class='math'>\\(x^2\\)</span>", "0 of 1 formulas rendered"),
+    "too wide": ("<div style='width: 2000px'>x</div>", "pixels wider than the window"),
     "raw dollars": ("<p>The value $x^2$ is raw.</p>", "raw markup on the page: $x^2$"),
     "raw MyST": ("<p>See {doc}`01_cost`.</p>", "raw markup on the page: {doc}`"),
     "raw number": ("<p>It counted {{ lab01.macs }}.</p>", "raw markup on the page: {{"),

@@ -96,10 +96,10 @@ def substitutions(root: Path, found: list[str]) -> dict[str, Any]:
             results = json.loads(path.read_text(encoding="utf-8"))
         measured = {key: str(value) for key, value in results["measured"].items()}
         known[f"lab{name.split('_')[0]}"] = measured
-        link = f"[{name}](../labs/{name}.ipynb)"
+        link, short = (f"[{text}](../labs/{name}.ipynb)" for text in (name, name.split("_")[0]))
         for row in results["rows"]:
             rows.append(
-                f"| {link} | {row['method']} | {row['network']} | {100 * row['accuracy']:.2f} "
+                f"| {short} | {row['method']} | {row['network']} | {100 * row['accuracy']:.2f} "
                 f"| {row['parameters']:,} | {row['macs']:,} | {row['bits']:.4g} | {row['bytes']:,} |"
             )
         taken = labs.card(root, name) or {}
@@ -107,8 +107,8 @@ def substitutions(root: Path, found: list[str]) -> dict[str, Any]:
         runs.append(
             f"| {link} | {taken.get('seconds', '?')} | {'?' if memory is None else memory} |"
         )
-    head = ["lab", "method", "network", "test accuracy (%)", "parameters", "MACs per image"]
-    known["scoreboard"] = table([*head, "bits per weight", "bytes of weights"], rows, words=3)
+    head = ["lab", "method", "network", "accuracy (%)", "parameters", "MACs"]
+    known["scoreboard"] = table([*head, "bits", "bytes"], rows, words=3)
     known["labs"] = table(["lab", "seconds", "MiB over the imports"], runs, words=1)
     return known
 

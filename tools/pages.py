@@ -41,6 +41,7 @@ async () => {
   visible.querySelectorAll("pre, code, script, style, mjx-container").forEach(e => e.remove());
   return {
     title: document.title,
+    wide: document.documentElement.scrollWidth - window.innerWidth,
     formulas: document.querySelectorAll(".math").length,
     rendered: document.querySelectorAll(".math mjx-container").length,
     errors: [...document.querySelectorAll("mjx-merror, [data-mjx-error]")].map(e => e.textContent),
@@ -137,6 +138,8 @@ def judge(seen: dict[str, Any], colab: set[str]) -> Iterator[str]:
     """What is wrong with a loaded page, from what the browser reports of it."""
     if seen["rendered"] != seen["formulas"]:
         yield f"{seen['rendered']} of {seen['formulas']} formulas rendered"
+    if seen["wide"] > 0:
+        yield f"the page is {seen['wide']} pixels wider than the window"
     for text in seen["errors"]:
         yield f"mathematics has an error: {text}"
     for text in seen["raw"]:
