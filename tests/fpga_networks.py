@@ -64,7 +64,16 @@ def integer_models(draw, power_of_two=False, onnx=False):
         source = layers[-1]
         c, h, w = source.shape
         name = f"layer{number}"
-        kinds = ["conv", "conv", "depthwise", "grouped", "pointwise", "max_pool", "avg_pool"]
+        kinds = [
+            "conv",
+            "depthwise",
+            "grouped",
+            "pointwise",
+            "max_pool",
+            "avg_pool",
+            "same",
+            "same",
+        ]
         pairs = [
             (a.name, b.name)
             for i, a in enumerate(layers)
@@ -100,11 +109,13 @@ def integer_models(draw, power_of_two=False, onnx=False):
             layers.append(IntegerLayer(name, kind, (source.name,), (c, *size), **keep, **window))
             continue
         divisors = [d for d in range(1, c + 1) if c % d == 0]
+        if kind == "same":  # keeps the shape, so that a residual connection can follow
+            kind, size = "depthwise", (h, w)
+            window = {"kernel": (3, 3), "stride": (1, 1), "padding": (1, 1)}
         groups = {"depthwise": c, "grouped": draw(st.sampled_from(divisors))}.get(kind, 1)
         outputs = c if kind == "depthwise" else groups * draw(st.integers(1, 3))
-        extra = weights(
-            (outputs, c // groups, *kernel), source, c // groups * kernel[0] * kernel[1]
-        )
+        taps = (c // groups, *window["kernel"])
+        extra = weights((outputs, *taps), source, int(np.prod(taps)))
         layers.append(
             IntegerLayer(
                 name, "conv", (source.name,), (outputs, *size), **extra, **window,

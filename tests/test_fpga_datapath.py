@@ -83,6 +83,44 @@ def test_the_int64_reference_equals_the_slow_one_too(model, rounding):
             np.testing.assert_array_equal(found[name][n], values)
 
 
+@pytest.mark.parametrize("rounding", ["half_up", "onnxruntime"])
+def test_a_layer_read_by_a_pool_and_by_another_layer_is_not_pooled_early(rounding):
+    grid = {"scale": 0.7, "zero_point": -5}
+    conv = IntegerLayer(
+        "conv", "conv", ("input",), (2, 4, 4), **grid,
+        weight=np.array([[[[3]]], [[[-7]]]], np.int8), weight_scale=np.array([0.1, 0.2]),
+        bias=np.array([5, -9], np.int32),
+    )  # fmt: skip
+    pool = IntegerLayer(
+        "pool", "max_pool", ("conv",), (2, 4, 4), **grid, kernel=(3, 3), padding=(1, 1)
+    )
+    total = IntegerLayer("sum", "add", ("conv", "pool"), (2, 4, 4), 0.9, 7)
+    flat = IntegerLayer("flat", "flatten", ("sum",), (32,), 0.9, 7)
+    model = IntegerModel(
+        (IntegerLayer("input", "input", (), (1, 4, 4), 0.5, 1), conv, pool, total, flat)
+    )
+    codes = random_codes(model, 5, 0)
+    expected = reference.run(model, codes, rounding)["flat"]
+    np.testing.assert_array_equal(Datapath(model, rounding=rounding).run(codes), expected)
+    assert_equals_reference(model, codes, rounding)
+
+
+@pytest.mark.parametrize("zero_point", [0, 3])
+def test_onnx_runtime_rounds_a_sum_before_it_adds_the_zero_point(zero_point):
+    """1/2, 3/2, 5/2 ... are ties; with an odd zero-point the other order rounds them elsewhere."""
+    layers = (
+        IntegerLayer("input", "input", (), (4,), 0.5, 0),
+        IntegerLayer("sum", "add", ("input", "input"), (4,), 2.0, zero_point),
+    )
+    codes = np.array([[1, 3, 5, -1]], np.int8)  # (q + q) / 4 = q / 2
+    found = Datapath(IntegerModel(layers), rounding="onnxruntime").run(codes)
+    assert (found - zero_point).tolist() == [[0, 2, 2, 0]]
+    even = Datapath(IntegerModel(layers), rounding="half_even").run(codes)
+    up = Datapath(IntegerModel(layers), rounding="half_up").run(codes)
+    assert (even - zero_point).tolist() == [[0, 2, 2, 0]]
+    assert (up - zero_point).tolist() == [[1, 2, 3, 0]]
+
+
 def simple(weight=1, bias=0, bits=8, scale=(1.0, 1.0, 1.0), low=-128, taps=4, zero_point=0):
     """One linear layer of one output: input scale, weight scale and output scale in `scale`."""
     return IntegerModel(

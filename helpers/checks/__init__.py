@@ -12,6 +12,7 @@ from typing import Any, Literal
 __all__ = [
     "Feedback",
     "Wrong",
+    "accumulator_width",
     "affine_parameters",
     "channel_scales",
     "exercise",
@@ -19,6 +20,9 @@ __all__ = [
     "fold_convolution",
     "grouped_macs",
     "layer_bytes",
+    "padded_convolution",
+    "repaired_neuron",
+    "requantize_half_up",
     "rounding_shift",
     "separable_parameters",
     "shortest_time",
@@ -89,6 +93,12 @@ from helpers.checks.cost import (  # noqa: E402
     layer_bytes,
     separable_parameters,
     shortest_time,
+)
+from helpers.checks.fpga_datapath import (  # noqa: E402
+    accumulator_width,
+    padded_convolution,
+    repaired_neuron,
+    requantize_half_up,
 )
 from helpers.checks.quantization import (  # noqa: E402
     affine_parameters,
