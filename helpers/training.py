@@ -138,13 +138,13 @@ def fit(
     return model.eval(), history
 
 
-def evaluate(model: nn.Module, split: Split, batch_size: int = 1000) -> float:
+def evaluate(model: nn.Module, split: Split, batch_size: int = 200) -> float:
     """Fraction of `split` whose label has the highest logit, in eval mode; the mode is restored."""
     _check(model, split, "split")
     return float((logits(model, split.x, batch_size).argmax(1) == split.y.cpu()).double().mean())
 
 
-def logits(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
+def logits(model: nn.Module, x: Tensor, batch_size: int = 200) -> Tensor:
     """The network's outputs for `x`, (N, classes) on the CPU, in eval mode; the mode is restored."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -187,7 +187,10 @@ def _check(model: nn.Module, split: Split, name: str) -> None:
     if not x.is_floating_point():
         raise ValueError(f"{name}.x must be floating point (normalized images), got {x.dtype}")
     for key, value in (*model.state_dict().items(), (f"{name}.x", x)):
-        if value.is_floating_point() and not torch.isfinite(value).all():
+        if (
+            value.is_floating_point()
+            and not torch.isfinite(torch.stack(torch.aminmax(value))).all()
+        ):
             raise ValueError(f"{key} holds values that are not finite")
     try:
         output = logits(model, x[:1])
