@@ -49,9 +49,10 @@ class Summary:
             self.counts[self.HALF // 2 : self.HALF // 2 * 3] = merged
             self.reach *= 2
         reach = self.reach or 1.0
-        bins = torch.floor(values.to(torch.float64) * (self.HALF / reach)).to(torch.int64)
-        bins = bins.add_(self.HALF).clamp_(0, 2 * self.HALF - 1)
-        self.counts += torch.bincount(bins, minlength=2 * self.HALF)
+        for part in values.split(1 << 18):  # the float64 copies stay small
+            bins = torch.floor(part.to(torch.float64) * (self.HALF / reach)).to(torch.int64)
+            bins = bins.add_(self.HALF).clamp_(0, 2 * self.HALF - 1)
+            self.counts += torch.bincount(bins, minlength=2 * self.HALF)
 
     @property
     def low(self) -> float:
