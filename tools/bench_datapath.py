@@ -11,6 +11,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
@@ -36,19 +37,19 @@ def ort_session(content: bytes, threads: int) -> onnxruntime.InferenceSession:
 
 def engines(
     model: torch.nn.Module, x: torch.Tensor, threads: int
-) -> dict[str, tuple[Callable[[slice], object], int]]:
-    """Name -> (function of a slice of images, multiply-accumulates per image), answers checked."""
+) -> dict[str, Callable[[slice], Any]]:
+    """Name -> function of a slice of images, answers checked."""
     network = quantize_network(model, data.load().train.x[:500])
     integers = from_quantized(network)
     powers = from_quantized(quantize_network(model, data.load().train.x[:500], power_of_two=True))
     codes, codes_of_powers = (m.quantize_input(x.numpy()) for m in (integers, powers))
     session = ort_session(to_onnx(integers).SerializeToString(), threads)
 
-    def datapath(m: IntegerModel, mode: str, inputs: np.ndarray) -> Callable[[slice], object]:
+    def datapath(m: IntegerModel, mode: str, inputs: np.ndarray) -> Callable[[slice], Any]:
         path = Datapath(m, rounding=mode, threads=threads)
         return lambda part: path.run(inputs[part])
 
-    def float32(part: slice) -> object:
+    def float32(part: slice) -> Any:
         with torch.inference_mode():
             return model(x[part])
 
