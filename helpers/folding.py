@@ -59,6 +59,7 @@ def _absorb(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm1d | nn.BatchNorm2d)
 
 
 def symbolic_trace(model: nn.Module) -> fx.GraphModule:
+    """`torch.fx.symbolic_trace`; a forward that depends on the data is a ValueError."""
     try:
         return fx.symbolic_trace(model)
     except Exception as error:

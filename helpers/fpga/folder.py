@@ -116,4 +116,5 @@ def npz(arrays: dict[str, npt.NDArray[Any]]) -> bytes:
 
 
 def sha256(content: bytes) -> str:
+    """The SHA-256 checksum of `content`, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
