@@ -236,6 +236,17 @@ def test_codes_outside_the_input_range_are_refused():
         Datapath(model).run(np.array([[0, 16, 0, 0]], np.int8))
 
 
+def test_batches_of_many_sizes_keep_memory_small_and_answers_right():
+    model = simple(weight=3, taps=50, zero_point=-7, scale=(1.0, 1.0, 90.0))
+    codes = random_codes(model, 40, 0)
+    path = Datapath(model)
+    expected = path.run(codes)
+    for size in range(1, 40):
+        np.testing.assert_array_equal(path.run(codes[:size]), expected[:size])
+    space = path._spaces.get()
+    assert len({shape[-1] for _, shape, _ in space.arrays}) <= 2
+
+
 def test_an_empty_batch_gives_no_logits():
     assert Datapath(simple()).run(np.zeros((0, 4), np.int8)).shape == (0, 1)
 

@@ -157,6 +157,7 @@ class Datapath:
             self._sums[few] = {n: sums_of(self.model, self.model[n], few) for n in self.steps}
         workspace = self._spaces.get()
         try:
+            workspace.begin(len(codes))
             values: dict[str, Block] = {}  # centred codes, images last, float32
             done: set[str] = set()
             for layer in self.model:

@@ -24,10 +24,19 @@ class Workspace:
     """Arrays by name, made once and used again for every block of the same size.
 
     They start as zeros, and a border of zeros that nothing overwrites stays: that is the padding.
+    Arrays for two block sizes are kept, the usual one and the remainder's.
     """
 
     def __init__(self) -> None:
         self.arrays: dict[tuple[str, tuple[int, ...], Any], Block] = {}
+        self.sizes: set[int] = set()
+
+    def begin(self, images: int) -> None:
+        """Announce a block of `images`; a third size makes room by dropping the others."""
+        if images not in self.sizes and len(self.sizes) == 2:
+            self.arrays.clear()
+            self.sizes.clear()
+        self.sizes.add(images)
 
     def __call__(self, name: str, shape: tuple[int, ...], dtype: FloatType = np.float32) -> Block:
         key = (name, shape, dtype)
