@@ -26,7 +26,8 @@ def course(tmp_path: Path) -> Path:
     setup = nbformat.v4.new_code_cell("old text", metadata={"tags": ["setup"], "scrolled": True})
     setup.outputs = [nbformat.v4.new_output("stream", text="an output\n")]
     setup.execution_count = 7
-    cells = [nbformat.v4.new_markdown_cell(f"# 01 Costs\n[Colab]({LINK})"), setup]
+    title = nbformat.v4.new_markdown_cell(f"# 01 Costs\n[Colab]({LINK})", metadata={"lines": 2})
+    cells = [title, setup]
     cells.append(nbformat.v4.new_code_cell("x = 1"))
     notebook = nbformat.v4.new_notebook(cells=cells, metadata={"widgets": {"state": 1}})
     nbformat.write(notebook, tmp_path / "labs" / "01_cost.ipynb")
@@ -66,6 +67,7 @@ def test_stamp_clears_what_a_run_left(course: Path) -> None:
     assert stored["cells"][1]["outputs"] == []
     assert stored["cells"][1]["execution_count"] is None
     assert stored["cells"][1]["metadata"] == {"tags": ["setup"]}
+    assert stored["cells"][0]["metadata"] == {}
     ids = [cell["id"] for cell in stored["cells"]]
     assert len(set(ids)) == len(ids)
 

@@ -81,13 +81,12 @@ def stamped_lab(root: Path, path: Path) -> str:
     for index, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{index:03d}"
         cell.source = COLAB_LINK.sub(prefix, cell.source)
-        if cell.cell_type != "code":
-            cell.pop("attachments", None)
-            continue
-        if "setup" in cell.metadata.get("tags", []):
-            cell.source = setup_cell(root)
         tags = cell.metadata.get("tags")
         cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        if cell.cell_type != "code":
+            continue
+        if "setup" in (tags or []):
+            cell.source = setup_cell(root)
         cell.outputs, cell.execution_count = [], None
     return str(nbformat.writes(notebook, version=nbformat.NO_CONVERT)) + "\n"
 
