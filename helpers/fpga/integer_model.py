@@ -124,13 +124,18 @@ class IntegerModel:
 
     def quantize_input(self, x: npt.ArrayLike) -> npt.NDArray[np.int8]:
         """Codes of real inputs: divide by the scale, round half to even, add the zero-point."""
-        first = self.input
-        values = np.asarray(x)
-        values = values if values.dtype == np.float64 else values.astype(np.float32)
-        if not np.isfinite(values).all():
-            raise ValueError("x holds NaN or infinity")
-        codes = np.rint(values / values.dtype.type(first.scale)) + first.zero_point
-        return np.clip(codes, first.low, first.high).astype(np.int8)
+        first, values = self.input, np.asarray(x)
+        kind = np.float64 if values.dtype == np.float64 else np.float32
+        out = np.empty(values.shape, np.int8)
+        for start in range(0, len(values), 500):  # in pieces, to need little memory
+            part = values[start : start + 500].astype(kind)
+            if not np.isfinite(part).all():
+                raise ValueError("x holds NaN or infinity")
+            part /= kind(first.scale)
+            np.rint(part, out=part)
+            part += first.zero_point
+            out[start : start + 500] = np.clip(part, first.low, first.high, out=part)
+        return out
 
 
 def factors(model: IntegerModel, layer: IntegerLayer) -> Floats:
