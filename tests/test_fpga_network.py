@@ -19,8 +19,8 @@ from helpers.fpga.export import export, load
 from helpers.fpga.integer_model import factors
 from helpers.fpga.onnx_file import to_onnx
 from helpers.fpga.requantizer import requantizer
-from helpers.quantization import dequantize, quantize
-from helpers.quantized_network import quantize_network
+from helpers.quantization.grids import dequantize, quantize
+from helpers.quantization.network import quantize_network
 
 
 class Residual(nn.Module):

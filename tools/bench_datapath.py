@@ -24,7 +24,7 @@ from helpers.fpga.convert import from_quantized
 from helpers.fpga.datapath import Datapath
 from helpers.fpga.integer_model import IntegerModel
 from helpers.fpga.onnx_file import to_onnx
-from helpers.quantized_network import quantize_network
+from helpers.quantization.network import quantize_network
 
 BASE = "ONNX Runtime int8"
 

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from helpers.fpga.integer_model import IntegerLayer, IntegerModel
-from helpers.quantized_network import QuantizedNetwork, QuantizedNode
+from helpers.quantization.network import QuantizedNetwork, QuantizedNode
 
 
 def from_quantized(network: QuantizedNetwork) -> IntegerModel:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from torch import nn
 
-from helpers.quantization import (
+from helpers.quantization.grids import (
     ROUNDING,
     QuantizationParameters,
     affine,

@@ -1,10 +1,5 @@
 """Uniform quantization: real numbers on an integer grid, r = scale * (q - zero_point).
 
-This module holds the grids, the rounding rules and weight-only quantization. `helpers.calibration`
-chooses activation ranges from data, `helpers.folding` removes batch norms, `helpers.graph` reads a
-network as a list of layers, and `helpers.quantized_network` quantizes weights, biases and
-activations together; the FPGA helpers start from its `QuantizedNetwork`.
-
 Every scale is a float64 tensor whose value float32 can hold exactly. An exported file with float32
 scales, a float32 runtime and the integer datapath then speak of the same numbers.
 
@@ -237,7 +232,7 @@ def weight_only(
     """A copy of `model` whose convolution and linear weights lie on a `bits` wide grid.
 
     Biases and activations stay float. `bits` may map layer names to widths; the layers it leaves
-    out stay float. Fold batch norm first (`helpers.folding.fold_batch_norm`), or the
+    out stay float. Fold batch norm first (`fold_batch_norm`), or the
     grid is not the one that the hardware multiplies with.
     """
     model = copy.deepcopy(model)

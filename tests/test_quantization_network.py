@@ -6,12 +6,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_graph import Residual, images, randomize
+from test_quantization_graph import Residual, images, randomize
 from torch import Tensor, nn
 
 from helpers.models import small
-from helpers.quantization import dequantize, quantize
-from helpers.quantized_network import QuantizedNetwork, QuantizedNode, quantize_network, run_float
+from helpers.quantization.grids import dequantize, quantize
+from helpers.quantization.network import (
+    QuantizedNetwork,
+    QuantizedNode,
+    quantize_network,
+    run_float,
+)
 
 
 def residual(

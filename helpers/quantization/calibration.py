@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from helpers.quantization import affine, fake_quantize, numbers
+from helpers.quantization.grids import affine, fake_quantize, numbers
 
 
 class Summary:

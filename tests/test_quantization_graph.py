@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from helpers.folding import fold_batch_norm
-from helpers.graph import trace
 from helpers.models import SMALL, SeparableCNN, small
-from helpers.quantized_network import run_float
+from helpers.quantization.folding import fold_batch_norm
+from helpers.quantization.graph import trace
+from helpers.quantization.network import run_float
 
 settings.register_profile("course", deadline=None)
 settings.load_profile("course")

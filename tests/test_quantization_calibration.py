@@ -6,7 +6,7 @@ import torch
 from scipy.stats import entropy
 from torch import Tensor
 
-from helpers.calibration import (
+from helpers.quantization.calibration import (
     CALIBRATION,
     Summary,
     kl_divergence,
@@ -16,7 +16,7 @@ from helpers.calibration import (
     percentile,
     summarize,
 )
-from helpers.quantization import affine, fake_quantize
+from helpers.quantization.grids import affine, fake_quantize
 
 
 def gaussian(count: int = 40_000, seed: int = 0) -> Tensor:

@@ -1,7 +1,7 @@
 """Read a network as a list of layers: batch norm folded, activations fused, shapes known.
 
 `trace` turns a PyTorch module into `Node`s in execution order, the form in which a network is
-quantized (`helpers.quantized_network`), exported and simulated (`helpers.fpga`). It knows the
+quantized (`helpers.quantization.network`), exported and simulated (`helpers.fpga`). It knows the
 operators of the integer contract and refuses every other one by name.
 
 Chapter: 09_quantization.
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from helpers.folding import describe, fold_batch_norm, symbolic_trace
+from helpers.quantization.folding import describe, fold_batch_norm, symbolic_trace
 
 Op = Literal["input", "conv", "linear", "max_pool", "avg_pool", "global_avg_pool", "add", "flatten"]
 Activation = Literal["relu", "relu6"] | None
@@ -197,7 +197,9 @@ def _operator(
         if (start, end) != (1, -1):
             raise refuse(f"only flatten from dimension 1 to -1 is supported, got {start}..{end}")
         return "flatten", {}
-    raise ValueError(f"unknown operator {described}; see helpers.graph.trace for those supported")
+    raise ValueError(
+        f"unknown operator {described}; see helpers.quantization.graph.trace for those supported"
+    )
 
 
 def _arguments(item: fx.Node, names: list[str]) -> dict[str, Any]:

@@ -23,9 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from helpers.calibration import CALIBRATION, Summary, min_max
-from helpers.graph import Node, apply, before_activation, trace
-from helpers.quantization import (
+from helpers.quantization.calibration import CALIBRATION, Summary, min_max
+from helpers.quantization.graph import Node, apply, before_activation, trace
+from helpers.quantization.grids import (
     QuantizationParameters,
     affine,
     dequantize,
@@ -172,7 +172,7 @@ def quantize_network(
 
     `calibration` (N, C, H, W) float32 are typical inputs, normalized as for the network; a few
     hundred are enough. `weight_bits` is 2 to 8, for all layers or by layer name (8 for the rest);
-    `activation_bits` 2 to 8; `method` names a rule of `helpers.calibration.CALIBRATION`, used for
+    `activation_bits` 2 to 8; `method` names a rule of `helpers.quantization.calibration.CALIBRATION`, used for
     every layer but the input, which keeps its full range. `power_of_two` restricts every scale to
     2**k. ValueError for unknown operators, NaN weights, bad shapes, names or widths.
     """
