@@ -89,7 +89,7 @@ def fresh(root: Path, name: str) -> bool:
 
 
 def imports(notebook: nbformat.NotebookNode) -> str:
-    """The import statements of a lab, each on its own line."""
+    """The import statements of a lab, those inside a `try` too, each on its own line."""
     lines = []
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -99,7 +99,7 @@ def imports(notebook: nbformat.NotebookNode) -> str:
             except SyntaxError:
                 continue  # the cell itself reports it when it runs
             kinds = (ast.Import, ast.ImportFrom)
-            lines += [ast.unparse(node) for node in tree.body if isinstance(node, kinds)]
+            lines += [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, kinds)]
     return "\n".join(lines)
 
 
