@@ -302,7 +302,8 @@ def _last_of_each_class(y: Tensor, count: int) -> Tensor:
     share[rest[: count - int(share.sum())]] += 1
     mask = torch.zeros(len(y), dtype=torch.bool)
     for label, n in enumerate(share.tolist()):
-        mask[(y == label).nonzero()[len((y == label).nonzero()) - n :, 0]] = True
+        places = (y == label).nonzero()[:, 0]
+        mask[places[len(places) - n :]] = True
     return mask
 
 
