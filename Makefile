@@ -45,10 +45,11 @@ student: $(INSTALLED)  ## Write the labs without solutions to _build/student
 	$(PY) -m tools.labs --student
 
 test: $(INSTALLED)  ## Run every test that needs no network, and nbval on every lab
-	$(PY) -m pytest tests labs --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT)
+	$(PY) -m pytest labs tests --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) \
+	  --numprocesses=logical --maxprocesses=4 --dist=loadfile
 
 colab: $(INSTALLED)  ## Run a lab the way Colab does, in a new environment (needs a package index)
-	$(PY) -m pytest tests/test_colab.py -m colab
+	$(PY) -m pytest tests/test_colab.py -m colab --numprocesses=2 --dist=worksteal
 
 pages: book  ## Load every page in Chromium; screenshots in _build/screenshots
 	$(PY) -m tools.pages --screenshots

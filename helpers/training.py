@@ -50,6 +50,7 @@ def fit(
     weight_decay: float = 0.0,
     schedule: str = "cosine",
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    penalty: Callable[[nn.Module], Tensor] | None = None,
     seed: int = 0,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     after_step: Callable[[nn.Module], Any] | None = None,
@@ -60,10 +61,11 @@ def fit(
 
     The copy has the weights of the epoch with the highest validation accuracy (the earliest of
     equals) and is in eval mode. The history has a dict for each epoch: epoch (from 1), loss (mean
-    over the images), validation_accuracy, lr (at the epoch's end), seconds.
+    over the images, without the penalty), validation_accuracy, lr (at the epoch's end), seconds,
+    and penalty (mean over the steps) where there is one.
 
-    "cosine" lets the learning rate fall from `lr` to 0 over all steps. `augment(x, generator)` may
-    change a batch; `after_step(model)` runs after each optimizer step (to hold weights at zero,
+    "cosine" lets the learning rate fall from `lr` to 0 over all steps. `penalty(model)` is a scalar
+    that is added to the loss of each batch. `augment(x, generator)` may change a batch; `after_step(model)` runs after each optimizer step (to hold weights at zero,
     say). Parameters with `requires_grad=False` stay, and so do the statistics of a batch norm
     whose weight is frozen. `device` defaults to the model's own. The same arguments give the same
     bits on one machine with one number of threads; the global random state is left as it was.
@@ -97,24 +99,28 @@ def fit(
     with bar, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)  # what dropout draws from
         for epoch in range(1, epochs + 1):
-            started, total = time.perf_counter(), 0.0
+            started, total, extra, batches = time.perf_counter(), 0.0, 0.0, 0
             _train_mode(model)
             for batch in torch.randperm(len(train), generator=generator).split(batch_size):
                 x, y = train.x[batch], train.y[batch]
                 if augment is not None:
                     x = augment(x, generator)
                 error = loss(model(x.to(device)), y.to(device))
-                if not torch.isfinite(error):
+                added = torch.zeros(()) if penalty is None else penalty(model)
+                objective = error + added
+                if not torch.isfinite(objective):
                     raise FloatingPointError(
-                        f"the loss is {error.item()} in epoch {epoch}; "
+                        f"the loss is {objective.item()} in epoch {epoch}; "
                         f"a smaller lr than {lr:g} may help"
                     )
                 optimizer.zero_grad()
-                error.backward()
+                objective.backward()
                 optimizer.step()
                 if after_step is not None:
                     after_step(model)
                 total += error.item() * len(batch)
+                extra += added.item()
+                batches += 1
                 step += 1
                 if schedule == "cosine":
                     optimizer.param_groups[0]["lr"] = (
@@ -131,6 +137,7 @@ def fit(
                     "validation_accuracy": accuracy,
                     "lr": optimizer.param_groups[0]["lr"],
                     "seconds": time.perf_counter() - started,
+                    **({} if penalty is None else {"penalty": extra / batches}),
                 }
             )
             bar.set_postfix(epoch=epoch, validation=f"{accuracy:.4f}")

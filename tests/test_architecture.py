@@ -80,6 +80,8 @@ MAY_IMPORT = {
     "ground": {"ground"},
     "fpga": {"ground", "fpga", "09_quantization"},
     **{name: {"ground", name} for name in CHAPTERS},
+    # Deep Compression is a sequence: what is pruned is shared, then coded.
+    "05_weight_sharing": {"ground", "05_weight_sharing", "04_pruning"},
 }
 
 

@@ -185,6 +185,29 @@ def test_another_loss_and_weight_decay():
     assert decayed[-1].weight.norm() < 0.95 * plain[-1].weight.norm()
 
 
+def test_a_penalty_joins_the_loss_and_is_reported_beside_it():
+    def squares(model: nn.Module) -> torch.Tensor:
+        return 0.1 * model[5].weight.square().sum()
+
+    options = {"epochs": 1, "batch_size": len(TRAIN), "schedule": "constant"}
+    model = network(dropout=0)
+    fitted, history = run(model, penalty=squares, **options)
+    plain, without = run(model, **options)
+    assert history[0]["loss"] == pytest.approx(without[0]["loss"]), "the first loss is the same"
+    assert history[0]["penalty"] == pytest.approx(squares(model).item())
+    assert "penalty" not in without[0]
+    assert same(run(model, penalty=lambda m: 0 * squares(m), **options)[0], plain)
+
+    by_hand = network(dropout=0).train()
+    optimizer = torch.optim.AdamW(by_hand.parameters(), lr=1e-2, weight_decay=0)
+    (F.cross_entropy(by_hand(TRAIN.x), TRAIN.y) + squares(by_hand)).backward()
+    optimizer.step()
+    assert torch.allclose(fitted[5].weight, by_hand[5].weight, atol=1e-5)
+    assert not torch.allclose(fitted[5].weight, plain[5].weight, atol=1e-3)
+    with pytest.raises(FloatingPointError, match="loss is nan"):
+        run(penalty=lambda m: torch.tensor(float("nan")))
+
+
 def test_frozen_parameters_and_their_batch_norm_statistics_stay():
     model = network()
     for part in (model[0], model[1]):
