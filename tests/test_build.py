@@ -403,7 +403,7 @@ def test_make_takes_the_active_environment(recorded, tmp_path: Path) -> None:
 
 def test_make_test_runs_nbval_on_the_labs(recorded) -> None:
     (command,) = recorded("test", "VENV=env")[1:]
-    assert command.startswith("-m pytest tests labs --nbval-lax --nbval-current-env")
+    assert command.startswith("-m pytest labs tests --nbval-lax --nbval-current-env")
 
 
 def test_make_lab_needs_a_name(recorded, capfd) -> None:
