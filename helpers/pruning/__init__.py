@@ -1,6 +1,7 @@
 """Pruning: fewer weights, and files that hold only those that are left.
 
 - `magnitude`: masks by magnitude, masks that survive the optimizer, rounds of pruning;
+- `penalty`: the density-diversity penalty with its sorted subgradient;
 - `sparse`: compressed sparse rows, gaps in b bits with fillers, bytes of each.
 
 Chapter: 04_pruning.
@@ -16,6 +17,12 @@ from helpers.pruning.magnitude import (
     magnitude_mask,
     masks,
     prunable,
+)
+from helpers.pruning.penalty import (
+    DensityDiversity,
+    density_diversity,
+    pair_coefficients,
+    pair_sum,
 )
 from helpers.pruning.sparse import (
     CSR,
@@ -36,12 +43,14 @@ from helpers.pruning.sparse import (
 
 __all__ = [
     "CSR",
+    "DensityDiversity",
     "Gaps",
     "apply_masks",
     "apply_masks_",
     "csr_bytes",
     "dense_bytes",
     "density",
+    "density_diversity",
     "expected_fillers",
     "from_csr",
     "gap_bytes",
@@ -53,6 +62,8 @@ __all__ = [
     "magnitude_mask",
     "masks",
     "pack",
+    "pair_coefficients",
+    "pair_sum",
     "prunable",
     "scatter",
     "to_csr",
