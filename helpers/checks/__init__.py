@@ -18,9 +18,14 @@ __all__ = [
     "exercise",
     "expect",
     "fold_convolution",
+    "from_gaps",
+    "gap_fields",
     "grouped_macs",
     "layer_bytes",
+    "masked_step",
     "padded_convolution",
+    "pair_subgradient",
+    "ratio_mask",
     "repaired_neuron",
     "requantize_half_up",
     "rounding_shift",
@@ -99,6 +104,13 @@ from helpers.checks.fpga_datapath import (  # noqa: E402
     padded_convolution,
     repaired_neuron,
     requantize_half_up,
+)
+from helpers.checks.pruning import (  # noqa: E402
+    from_gaps,
+    gap_fields,
+    masked_step,
+    pair_subgradient,
+    ratio_mask,
 )
 from helpers.checks.quantization import (  # noqa: E402
     affine_parameters,
