@@ -196,6 +196,7 @@ def _check(model: nn.Module, split: Split, name: str) -> None:
     for key, value in (*model.state_dict().items(), (f"{name}.x", x)):
         if (
             value.is_floating_point()
+            and value.numel()
             and not torch.isfinite(torch.stack(torch.aminmax(value))).all()
         ):
             raise ValueError(f"{key} holds values that are not finite")
