@@ -1,5 +1,6 @@
 """k-means in one dimension against scikit-learn, kmeans1d's optimum and its own promises."""
 
+import itertools
 import warnings
 
 import kmeans1d
@@ -96,7 +97,7 @@ def test_result_is_a_local_optimum(start, values, k, seed):
 @pytest.mark.parametrize("name", ["pruned layer", "heavy tails", "repeated"])
 def test_wcss_never_rises(start, name):
     steps = [kmeans(SAMPLES[name], 40, start=start, max_iterations=n).wcss for n in range(1, 30)]
-    assert all(b <= a * (1 + 1e-12) for a, b in zip(steps, steps[1:], strict=False)), steps
+    assert all(b <= a * (1 + 1e-12) for a, b in itertools.pairwise(steps)), steps
 
 
 @pytest.mark.parametrize("name", ["layer", "pruned layer", "normal", "uniform"])

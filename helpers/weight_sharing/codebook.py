@@ -132,10 +132,9 @@ def share(
 
 def put_(module: nn.Module, layer: SharedLayer) -> None:
     """Make the weight of `module` (in place) a shared one. The shapes must agree."""
-    if tuple(module.weight.shape) != tuple(layer.index.shape):
-        raise ValueError(
-            f"index has shape {tuple(layer.index.shape)}, the weight {tuple(module.weight.shape)}"
-        )
+    shape = tuple(module.get_parameter("weight").shape)
+    if shape != tuple(layer.index.shape):
+        raise ValueError(f"index has shape {tuple(layer.index.shape)}, the weight {shape}")
     if layer.index.numel() and int(layer.index.max()) > len(layer.codebook):
         raise ValueError(
             f"index goes up to {int(layer.index.max())}, the codebook has {len(layer.codebook)}"
@@ -157,8 +156,13 @@ def shared_layers(model: nn.Module) -> dict[str, SharedLayer]:
 def plain(model: nn.Module) -> nn.Module:
     """A copy of `model` with ordinary weights, bit for bit those that the codebooks stand for."""
     model = copy.deepcopy(model)
-    for name in shared_layers(model):
-        parametrize.remove_parametrizations(model.get_submodule(name), "weight")
+    for name, layer in shared_layers(model).items():
+        module = model.get_submodule(name)
+        # Not remove_parametrizations: that takes `weight` from the class, which copies share.
+        module.__class__ = type(module).__bases__[0]
+        bias = module.bias
+        del module.parametrizations, module.bias
+        module.weight, module.bias = nn.Parameter(layer.weight()), bias
     return model
 
 

@@ -14,6 +14,8 @@ Dite 1951 for where an optimal quantizer has its levels (density to the power 1/
 Chapter: 05_weight_sharing.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -69,7 +71,7 @@ def best_intervals(ordered: Floats, k: int, cuts: Indices) -> Indices:
     return cuts[ends[::-1]]
 
 
-def _row(previous: Floats, cost) -> tuple[Floats, Indices]:  # type: ignore[no-untyped-def]
+def _row(previous: Floats, cost: Callable[[Indices, Indices], Floats]) -> tuple[Floats, Indices]:
     """min over i < j of previous[i] + cost(i, j) for every j, and the i that attains it.
 
     All middles of one level of the halving are done at once: for the middle j, i lies between the

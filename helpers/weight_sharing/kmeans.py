@@ -186,7 +186,7 @@ def _fill(ordered: Floats, prefix: Floats, ends: Indices) -> Indices:
 def _lloyd(ordered: Floats, centroids: Floats, max_iterations: int) -> tuple[Floats, int]:
     """Assign and update until the clusters stay; more than k distinct values."""
     prefix = np.concatenate([[0.0], np.cumsum(ordered)])
-    before = np.empty(0)
+    before = np.empty(0, dtype=np.int64)
     for iteration in range(max_iterations):
         ends = _ends(ordered, centroids)
         if np.array_equal(ends, before):
