@@ -15,12 +15,16 @@ __all__ = [
     "accumulator_width",
     "affine_parameters",
     "channel_scales",
+    "energy_rank",
     "exercise",
     "expect",
+    "factor_linear",
     "fold_convolution",
     "from_gaps",
     "gap_fields",
     "grouped_macs",
+    "joint_matrix",
+    "largest_saving_rank",
     "layer_bytes",
     "masked_step",
     "padded_convolution",
@@ -31,6 +35,7 @@ __all__ = [
     "rounding_shift",
     "separable_parameters",
     "shortest_time",
+    "split_geometry",
 ]
 
 
@@ -104,6 +109,13 @@ from helpers.checks.fpga_datapath import (  # noqa: E402
     padded_convolution,
     repaired_neuron,
     requantize_half_up,
+)
+from helpers.checks.low_rank import (  # noqa: E402
+    energy_rank,
+    factor_linear,
+    joint_matrix,
+    largest_saving_rank,
+    split_geometry,
 )
 from helpers.checks.pruning import (  # noqa: E402
     from_gaps,

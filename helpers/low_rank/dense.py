@@ -18,10 +18,12 @@ Split = Literal["root", "left", "right"]
 SPLITS = ("root", "left", "right")
 
 
-def check_rank(rank: int, largest: int, name: str = "rank") -> None:
-    """ValueError unless `rank` is a whole number from 1 to `largest`."""
-    if isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= largest:
-        raise ValueError(f"{name} must be a whole number from 1 to {largest}, got {rank!r}")
+def check_rank(rank: int, largest: int | None, name: str = "rank") -> None:
+    """ValueError unless `rank` is a whole number from 1 to `largest` (None: without limit)."""
+    whole = isinstance(rank, int) and not isinstance(rank, bool)
+    if not whole or rank < 1 or (largest is not None and rank > largest):
+        allowed = "of 1 or more" if largest is None else f"from 1 to {largest}"
+        raise ValueError(f"{name} must be a whole number {allowed}, got {rank!r}")
 
 
 def factors(matrix: Tensor, rank: int, *, split: Split = "root") -> tuple[Tensor, Tensor]:
