@@ -49,7 +49,8 @@ def fit(
     batch_size: int = 128,
     weight_decay: float = 0.0,
     schedule: str = "cosine",
-    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    loss: Callable[..., Tensor] = F.cross_entropy,
+    per_image: Tensor | None = None,
     penalty: Callable[[nn.Module], Tensor] | None = None,
     seed: int = 0,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
@@ -64,8 +65,10 @@ def fit(
     over the images, without the penalty), validation_accuracy, lr (at the epoch's end), seconds,
     and penalty (mean over the steps) where there is one.
 
-    "cosine" lets the learning rate fall from `lr` to 0 over all steps. `penalty(model)` is a scalar
-    that is added to the loss of each batch. `augment(x, generator)` may change a batch; `after_step(model)` runs after each optimizer step (to hold weights at zero,
+    "cosine" lets the learning rate fall from `lr` to 0 over all steps. The loss is called as
+    `loss(logits, labels)`, or with `per_image`, a tensor (N, ...) whose rows go with the training
+    images (a teacher's logits, say), as `loss(logits, labels, rows)`. `penalty(model)` is a scalar
+    that is added to it. `augment(x, generator)` may change a batch; `after_step(model)` runs after each optimizer step (to hold weights at zero,
     say). Parameters with `requires_grad=False` stay, and so do the statistics of a batch norm
     whose weight is frozen. `device` defaults to the model's own. The same arguments give the same
     bits on one machine with one number of threads; the global random state is left as it was.
@@ -86,6 +89,11 @@ def fit(
     model = copy.deepcopy(model).to(device)
     _check(model, train, "train")
     _check(model, validation, "validation")
+    if per_image is not None and len(per_image) != len(train):
+        raise ValueError(
+            f"per_image must have one row for each of {len(train)} images, "
+            f"got shape {tuple(per_image.shape)}"
+        )
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError("model has no parameter with requires_grad=True, so nothing can be fitted")
@@ -105,7 +113,8 @@ def fit(
                 x, y = train.x[batch], train.y[batch]
                 if augment is not None:
                     x = augment(x, generator)
-                error = loss(model(x.to(device)), y.to(device))
+                rows = () if per_image is None else (per_image[batch].to(device),)
+                error = loss(model(x.to(device)), y.to(device), *rows)
                 added = torch.zeros(()) if penalty is None else penalty(model)
                 objective = error + added
                 if not torch.isfinite(objective):

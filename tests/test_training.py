@@ -185,6 +185,23 @@ def test_another_loss_and_weight_decay():
     assert decayed[-1].weight.norm() < 0.95 * plain[-1].weight.norm()
 
 
+def test_rows_per_image_reach_the_loss_beside_their_labels():
+    seen = []
+
+    def loss(logits, labels, rows):
+        seen.append((labels, rows))
+        return F.cross_entropy(logits, rows[:, 0].long())
+
+    rows = torch.stack([TRAIN.y, torch.arange(len(TRAIN))], 1)
+    model, _ = run(loss=loss, per_image=rows)
+    assert same(model, run()[0]), "the rows hold the labels, so nothing changes"
+    labels, seen_rows = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    assert torch.equal(labels, seen_rows[:, 0])
+    assert seen_rows[: len(TRAIN), 1].sort()[0].tolist() == list(range(len(TRAIN)))
+    with pytest.raises(ValueError, match=r"per_image.*300 images, got shape \(299, 2\)"):
+        run(loss=loss, per_image=rows[1:])
+
+
 def test_a_penalty_joins_the_loss_and_is_reported_beside_it():
     def squares(model: nn.Module) -> torch.Tensor:
         return 0.1 * model[5].weight.square().sum()
