@@ -1,7 +1,9 @@
 """Weight sharing: few distinct weights, and a code for each.
 
 - `kmeans`: clusters of numbers, from the inside; `intervals`: the best start;
-- `codebook`: a network whose layers hold indices into a small trained table.
+- `codebook`: a network whose layers hold indices into a small trained table;
+- `huffman`: short codes for frequent symbols;
+- `file`: one compressed file of a network (`records`: one array of it), every byte accounted for.
 
 Chapter: 05_weight_sharing.
 """

@@ -117,8 +117,7 @@ def kmeans(
         centroids = np.unique(_polish(ordered, centroids * size + shift))
     nearest = np.repeat(centroids, np.diff(_ends(ordered, centroids)))
     wcss = float(np.square(ordered - nearest).sum())
-    assignment = np.searchsorted(_midpoints(centroids), numbers, side="left")
-    return Clustering(centroids, assignment, wcss, iterations)
+    return Clustering(centroids, _assign(numbers, centroids), wcss, iterations)
 
 
 def _numbers(values: ArrayLike) -> NDArray:
@@ -149,6 +148,20 @@ def _begin(ordered: Floats, k: int, start: Start | ArrayLike, seed: int, distinc
 
 def _midpoints(centroids: Floats) -> Floats:
     return (centroids[1:] + centroids[:-1]) / 2
+
+
+def _assign(numbers: NDArray, centroids: Floats) -> Indices:
+    """The index of the nearest centroid of each of `numbers`, the lower one at a midpoint."""
+    above = _midpoints(centroids)
+    if numbers.dtype == np.float32:  # x > m just when x > the last float32 that is not above m
+        near = above.astype(np.float32)
+        above = np.where(near > above, np.nextafter(near, np.float32(-np.inf)), near)
+    if len(above) > 32:
+        return np.searchsorted(above, numbers, side="left")
+    index = np.zeros(len(numbers), dtype=np.uint8)
+    for edge in above:  # a few passes over all numbers beat a search for each
+        index += numbers > edge
+    return index.astype(np.int64)
 
 
 def _ends(ordered: Floats, centroids: Floats) -> Indices:
