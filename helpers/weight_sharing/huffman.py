@@ -154,17 +154,18 @@ def decode(content: bytes, lengths: npt.ArrayLike, count: int) -> Array:
     # In `longest` bits, a code of n bits is the first of 2**(longest - n) equal beginnings.
     widths = np.int64(1) << (longest - bits[order].astype(np.int64))
     starts = np.cumsum(widths) - widths
-    table = None
+    size = np.append(bits[order], 0).astype(np.int64)  # no code: -1, the last entry, 0 bits
+    table = steps = None
     if longest <= _TABLE:
         table = _read(np.arange(1 << longest, dtype=np.int64), starts, widths)
-    size = np.append(bits[order], 0).astype(np.int64)  # no code: -1, the last entry, 0 bits
+        steps = size[table]
     padded = np.frombuffer(content + bytes(16), dtype=np.uint8)
     parts, position, missing = [np.zeros(0, dtype=np.int64)], 0, count
     while missing:
         window = _windows(padded, position, longest)
-        code = table[window] if table is not None else _read(window, starts, widths)
+        step = size[_read(window, starts, widths)] if steps is None else steps[window]
         jump = np.arange(_CHUNK + longest, dtype=np.int64)  # beyond the chunk, stay where you are
-        jump[:_CHUNK] += size[code]
+        jump[:_CHUNK] += step
         jumps = [jump]  # by 1 code, 2, 4, 8 ... codes
         for _ in range(_DOUBLINGS):
             jumps.append(jumps[-1][jumps[-1]])
@@ -177,9 +178,10 @@ def decode(content: bytes, lengths: npt.ArrayLike, count: int) -> Array:
         for jump in reversed(jumps[:-1]):  # the beginnings half-way between those known
             path = np.stack([path, jump[path]], axis=1).reshape(-1)
         taken = min(int(np.searchsorted(path, _CHUNK)), missing)
-        parts.append(order[code[path[:taken]]])
+        found = window[path[:taken]]
+        parts.append(order[_read(found, starts, widths) if table is None else table[found]])
         last = int(path[taken - 1])
-        position += last + int(size[code[last]])
+        position += last + int(step[last])
         missing -= taken
         if position > 8 * len(content):
             raise ValueError(f"truncated: {len(content)} bytes end before {count} symbols")
