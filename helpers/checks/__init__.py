@@ -14,6 +14,7 @@ __all__ = [
     "Wrong",
     "accumulator_width",
     "affine_parameters",
+    "centroid_gradient",
     "channel_scales",
     "energy_rank",
     "exercise",
@@ -24,6 +25,7 @@ __all__ = [
     "gap_fields",
     "grouped_macs",
     "joint_matrix",
+    "kmeans_step",
     "largest_saving_rank",
     "layer_bytes",
     "masked_step",
@@ -129,4 +131,8 @@ from helpers.checks.quantization import (  # noqa: E402
     channel_scales,
     fold_convolution,
     rounding_shift,
+)
+from helpers.checks.weight_sharing import (  # noqa: E402
+    centroid_gradient,
+    kmeans_step,
 )
