@@ -55,7 +55,7 @@ def straight_through(w: Tensor, value: Tensor) -> Tensor:
     """`value` in the forward pass, the identity in `w` in the backward pass.
 
     The bracket is exactly zero, so that the result is exactly `value`. The usual `w + (value - w)`
-    rounds twice and gives 0.99999994 in places.
+    rounds twice and gives 0.99999994 in places where `w` and `value` differ in sign.
     """
     return value.detach() + (w - w.detach())
 

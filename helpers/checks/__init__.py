@@ -24,9 +24,11 @@ __all__ = [
     "from_gaps",
     "gap_fields",
     "grouped_macs",
+    "integer_threshold",
     "joint_matrix",
     "kmeans_step",
     "largest_saving_rank",
+    "latent_step",
     "layer_bytes",
     "masked_step",
     "padded_convolution",
@@ -38,6 +40,8 @@ __all__ = [
     "separable_parameters",
     "shortest_time",
     "split_geometry",
+    "stochastic_sign",
+    "xnor_sum",
 ]
 
 
@@ -100,6 +104,12 @@ def exercise(
 
 
 # The checks themselves; they import the names above, so they come last.
+from helpers.checks.binaryconnect import (  # noqa: E402
+    integer_threshold,
+    latent_step,
+    stochastic_sign,
+    xnor_sum,
+)
 from helpers.checks.cost import (  # noqa: E402
     grouped_macs,
     layer_bytes,
