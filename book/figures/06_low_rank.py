@@ -76,7 +76,7 @@ def break_even() -> Figure:
             f"{bound:.3g}", (bound, 0), (4, 4), textcoords="offset points", color=line.get_color()
         )
     axis.axhline(1, color="black", linewidth=0.9)
-    axis.text(26.5, 1.04, "the whole layer", ha="right", fontsize=9)
+    axis.text(0.4, 1.06, "the whole layer", fontsize=9)
     axis.plot([16], [16 * 19 / 144], "o", color="black", fillstyle="none", markersize=11)
     axis.annotate(
         "“it got bigger!”", (16, 16 * 19 / 144), (-88, 4), textcoords="offset points", fontsize=9
