@@ -4,7 +4,7 @@ A batch norm followed by a step asks on which side of a number the weighted sum 
 whole number, so the question has a whole answer: a threshold. It is found in exact rational
 arithmetic, so that no rounding can put it one off.
 
-Source: Umuroglu et al. 2017 (arXiv:1612.07119), section 4.2.2 (batch norm as a threshold).
+Source: Umuroglu et al. 2017 (arXiv:1612.07119), batch norm and activation as a threshold.
 
 Chapter: 03_binaryconnect.
 """

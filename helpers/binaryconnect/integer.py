@@ -4,8 +4,8 @@ Nothing here multiplies or divides, and nothing is a float: pixels are whole num
 says whether one is added or subtracted, and a batch norm has become thresholds
 (`helpers.binaryconnect.export.fold`). Shifts and exclusive-ors are wires and gates.
 
-Sources: Courbariaux et al. 2016 (arXiv:1602.02830), section 4, XNOR and popcount; Umuroglu et al.
-2017 (arXiv:1612.07119), section 4.2.
+Sources: Courbariaux et al. 2016 (arXiv:1602.02830), XNOR and popcount; Umuroglu et al.
+2017 (arXiv:1612.07119).
 
 Chapter: 03_binaryconnect.
 """

@@ -40,7 +40,7 @@ class Codes(nn.Module):
 class Sign(nn.Module):
     """+1 where x >= 0, else -1; any shape. Gradients pass where |x| < 1.
 
-    Source: Courbariaux et al. 2016 (arXiv:1602.02830), section 1.3.
+    Source: Courbariaux et al. 2016 (arXiv:1602.02830).
     """
 
     edges = (0.0,)
