@@ -1,0 +1,66 @@
+"""Distillation: a small network learns from a large one's outputs, or from its features.
+
+- `loss`: soft targets, the loss with temperature, its gradient, what a teacher must be;
+- `transfer`: a teacher by transfer (freeze, new head, unfreeze), and the two tasks of the lab;
+- `hints`: matching an intermediate layer (FitNets);
+- `controls`: flipped labels, classes left out, the bias that makes up for one.
+
+Chapter: 07_distillation.
+"""
+
+from helpers.distillation.controls import (
+    balanced,
+    best_bias,
+    flip_labels,
+    of_classes,
+    without_class,
+)
+from helpers.distillation.hints import fit_hint, hint_loss, layer_output, regressor_for
+from helpers.distillation.loss import (
+    check_teacher,
+    distillation_loss,
+    distilling,
+    soft_gradient,
+    soft_loss,
+    soft_targets,
+    teacher_logits,
+)
+from helpers.distillation.transfer import (
+    TransferTask,
+    fashion_task,
+    food11_task,
+    freeze,
+    head_name,
+    new_head,
+    resnet34,
+    transfer,
+    unfreeze,
+)
+
+__all__ = [
+    "TransferTask",
+    "balanced",
+    "best_bias",
+    "check_teacher",
+    "distillation_loss",
+    "distilling",
+    "fashion_task",
+    "fit_hint",
+    "flip_labels",
+    "food11_task",
+    "freeze",
+    "head_name",
+    "hint_loss",
+    "layer_output",
+    "new_head",
+    "of_classes",
+    "regressor_for",
+    "resnet34",
+    "soft_gradient",
+    "soft_loss",
+    "soft_targets",
+    "teacher_logits",
+    "transfer",
+    "unfreeze",
+    "without_class",
+]

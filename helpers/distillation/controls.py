@@ -1,0 +1,93 @@
+"""What the experiments change on purpose: labels flipped, classes left out; and the bias that helps.
+
+Chapter: 07_distillation.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from helpers.data import Split
+
+
+def flip_labels(labels: Tensor, rate: float, classes: int, *, seed: int = 0) -> Tensor:
+    """A copy of `labels` (N,) in which exactly round(rate * N) differ from what they were.
+
+    Which ones, and which of the other classes each gets, is drawn evenly ("symmetric noise").
+    Raises ValueError for a rate outside [0, 1], fewer than two classes, or labels outside them.
+    """
+    if not 0 <= rate <= 1:
+        raise ValueError(f"rate must be from 0 to 1, got {rate!r}")
+    if classes < 2:
+        raise ValueError(f"classes must be at least 2 so that a label can flip, got {classes}")
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise ValueError(f"labels must be from 0 to {classes - 1}, got {labels.tolist()[:10]} ...")
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(labels), generator=generator)[: round(rate * len(labels))]
+    step = torch.randint(1, classes, (len(chosen),), generator=generator)
+    flipped = labels.clone()
+    flipped[chosen] = (labels[chosen] + step.to(labels)) % classes
+    return flipped
+
+
+def balanced(split: Split, count: int, *, skip: int = 0) -> Split:
+    """The `count` images after the first `skip` of each class: count // classes of each, by class.
+
+    Raises ValueError where a class has too few.
+    """
+    classes = int(split.y.max()) + 1
+    share, skipped = count // classes, skip // classes
+    places = [(split.y == c).nonzero()[skipped : skipped + share, 0] for c in range(classes)]
+    if share < 1 or any(len(p) < share for p in places):
+        raise ValueError(
+            f"count must be at least {classes} and leave enough images in each class after "
+            f"skip={skip}, got {count}; the smallest class has {int(split.y.bincount().min())}"
+        )
+    chosen = torch.cat(places)
+    return Split(split.x[chosen], split.y[chosen])
+
+
+def of_classes(split: Split, classes: Sequence[int]) -> Split:
+    """The images of `classes`, in their order in `split`, with labels 0, 1 ... in `classes`' order.
+
+    Raises ValueError for a repeated class or one without images.
+    """
+    found = set(split.y.tolist())
+    if len(set(classes)) != len(classes) or not set(classes) <= found:
+        raise ValueError(f"classes must be distinct and among {sorted(found)}, got {list(classes)}")
+    number = torch.full((max(found) + 1,), -1)
+    number[torch.tensor(list(classes))] = torch.arange(len(classes))
+    labels = number[split.y]
+    return Split(split.x[labels >= 0], labels[labels >= 0])
+
+
+def without_class(split: Split, label: int) -> Split:
+    """The images of all classes but one, with their labels as they were."""
+    kept = split.y != label
+    return Split(split.x[kept], split.y[kept])
+
+
+def best_bias(logits: Tensor, labels: Tensor, label: int) -> float:
+    """What to add to the logit of class `label` so that the most rows (N, classes) are right.
+
+    Found exactly: row i changes its answer to `label` where the bias exceeds the lead of its best
+    other class, so only the gaps between sorted leads need a look. The middle of the best gap is
+    returned; of equally good ones that nearest to 0.
+    """
+    if logits.ndim != 2 or not 0 <= label < logits.shape[1] or len(labels) != len(logits):
+        raise ValueError(
+            f"logits must be (N, classes) with one label a row and label one of the classes, got "
+            f"{tuple(logits.shape)}, {len(labels)} labels and label={label}"
+        )
+    others = logits.double().clone()
+    others[:, label] = -torch.inf
+    best, rival = others.max(1)
+    leads, order = (best - logits[:, label]).sort()  # row i says `label` once the bias exceeds it
+    gains = (labels[order] == label).long() - (rival[order] == labels[order]).long()
+    score = torch.cat([gains.new_zeros(1), gains.cumsum(0)])  # after the first k rows changed
+    edges = torch.cat([leads[:1] - 2, leads, leads[-1:] + 2])
+    middles = (edges[:-1] + edges[1:]) / 2
+    real = edges[1:] > edges[:-1]  # equal leads change together
+    good = middles[real & (score == score[real].max())]
+    return float(good[good.abs().argmin()])
