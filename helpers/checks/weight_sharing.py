@@ -10,7 +10,7 @@ import numpy as np
 
 from helpers.checks import exercise, expect
 
-__all__ = ["centroid_gradient", "kmeans_step"]
+__all__ = ["canonical_codes", "centroid_gradient", "kmeans_step", "shared_layer_bits"]
 
 
 def _array(answer: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -76,3 +76,53 @@ def centroid_gradient(function: Callable[..., Any]) -> None:
         bool(np.allclose(answer, sums)),
         "for a convolution's gradient of shape (4, 3, 3, 3) the sums are wrong",
     )
+
+
+@exercise
+def canonical_codes(function: Callable[..., Any]) -> None:
+    """`canonical_codes(lengths) -> list of texts`: shorter first, then in the order of symbols."""
+    cases = [
+        ([1, 3, 3, 3, 4, 4], ["0", "100", "101", "110", "1110", "1111"], "Cormen's six letters"),
+        ([2, 2, 2, 2], ["00", "01", "10", "11"], "codes keep their leading zeros"),
+        ([3, 1, 3, 2], ["110", "0", "111", "10"], "shorter codes come first, whoever has them"),
+        ([2, 0, 1, 2], ["10", "", "0", "11"], "a symbol of length 0 has no code"),
+        ([0, 1], ["", "0"], "one symbol alone has the code 0"),
+        ([4, 1, 4, 3, 3], ["1110", "0", "1111", "100", "101"], "a length may be left out, here 2"),
+        ([0, 0], ["", ""], "without symbols there are no codes"),
+    ]
+    for lengths, expected, hint in cases:
+        given = list(lengths)
+        answer = function(given)
+        text = f"canonical_codes({lengths}) gave {answer!r}, not {expected}: {hint}"
+        expect(isinstance(answer, (list, tuple)) and len(answer) == len(lengths), text)
+        expect(all(isinstance(code, str) for code in answer), f"{text}; codes are texts")
+        expect(list(answer) == expected, text)
+        expect(given == lengths, "your function changed its argument: sort a copy")
+    answer = function(np.array([2, 1, 2]))
+    expect(list(answer) == ["10", "0", "11"], f"an array of lengths gave {answer!r}")
+
+
+@exercise
+def shared_layer_bits(function: Callable[..., Any]) -> None:
+    """`shared_layer_bits(positions, value_bits, gap_bits)`: entries, fillers and the codebook."""
+    cases = [
+        ([1, 4, 15], 2, 3, 4 * 5 + 3 * 32, "gaps 2, 3 and 11: the last takes one filler"),
+        ([0, 1, 2], 4, 4, 3 * 8 + 15 * 32, "neighbours need no filler; the first gap is 1"),
+        ([7], 1, 3, 1 * 4 + 32, "a gap of exactly 2**3 = 8 fits, it is stored as 7"),
+        ([8], 1, 3, 2 * 4 + 32, "a gap of 9 takes one filler"),
+        ([24], 5, 3, 4 * 8 + 31 * 32, "a gap of 25 takes three fillers"),
+    ]
+    for positions, value_bits, gap_bits, expected, hint in cases:
+        given = np.array(positions)
+        answer = function(given, value_bits, gap_bits)
+        text = (
+            f"shared_layer_bits({positions}, {value_bits}, {gap_bits}) gave {answer!r}, "
+            f"not {expected}: {hint}, and the codebook has 2**{value_bits} - 1 numbers"
+        )
+        expect(np.ndim(answer) == 0 and answer is not None and answer == expected, text)
+        expect(given.tolist() == positions, "your function changed its argument")
+    kept = np.flatnonzero(np.random.default_rng(2).random(20_000) < 0.08)
+    fields = [int(np.ceil(gap / 32)) for gap in np.diff(np.concatenate([[-1], kept]))]
+    expected = sum(fields) * (6 + 5) + 63 * 32
+    answer = function(kept, 6, 5)
+    expect(answer == expected, f"8 % of 20,000 weights gave {answer!r} bits, not {expected}")

@@ -89,7 +89,91 @@ def descent(gradient: Numbers, index: Indices, k: int) -> Numbers:
     return -np.bincount(index.ravel(), gradient.ravel(), k + 1)[1:]
 
 
+def codes_of(lengths: list[int], order: list[int]) -> list[str]:
+    codes, number, before = [""] * len(lengths), 0, 0
+    for symbol in order:
+        if lengths[symbol]:
+            number <<= max(0, lengths[symbol] - before)
+            codes[symbol] = f"{number:0{lengths[symbol]}b}"
+            number, before = number + 1, lengths[symbol]
+    return codes
+
+
+def order_of_symbols(lengths: list[int]) -> list[str]:
+    return codes_of(lengths, list(range(len(lengths))))
+
+
+def later_symbols_first(lengths: list[int]) -> list[str]:
+    return codes_of(lengths, sorted(range(len(lengths)), key=lambda s: (lengths[s], -s)))
+
+
+def no_leading_zeros(lengths: list[int]) -> list[str]:
+    order = sorted(range(len(lengths)), key=lambda s: (lengths[s], s))
+    return [f"{int(c, 2):b}" if c else "" for c in codes_of(lengths, order)]
+
+
+def numbers_not_texts(lengths: list[int]) -> list[int]:
+    order = sorted(range(len(lengths)), key=lambda s: (lengths[s], s))
+    return [int(c, 2) if c else 0 for c in codes_of(lengths, order)]
+
+
+def shift_by_one_only(lengths: list[int]) -> list[str]:
+    codes, number, before = [""] * len(lengths), 0, 0
+    for symbol in sorted(range(len(lengths)), key=lambda s: (lengths[s], s)):
+        if lengths[symbol]:
+            number <<= int(lengths[symbol] > before)
+            codes[symbol] = f"{number:0{lengths[symbol]}b}"
+            number, before = number + 1, lengths[symbol]
+    return codes
+
+
+def without_fillers(positions: Indices, value_bits: int, gap_bits: int) -> int:
+    return len(positions) * (value_bits + gap_bits) + (2**value_bits - 1) * 32
+
+
+def without_codebook(positions: Indices, value_bits: int, gap_bits: int) -> int:
+    ways = np.diff(positions, prepend=-1)
+    return int((-(-ways // 2**gap_bits)).sum()) * (value_bits + gap_bits)
+
+
+def zero_in_the_codebook(positions: Indices, value_bits: int, gap_bits: int) -> int:
+    return without_codebook(positions, value_bits, gap_bits) + 2**value_bits * 32
+
+
+def fillers_without_a_value(positions: Indices, value_bits: int, gap_bits: int) -> int:
+    ways = np.diff(positions, prepend=-1)
+    entries = int((-(-ways // 2**gap_bits)).sum())
+    return entries * gap_bits + len(positions) * value_bits + (2**value_bits - 1) * 32
+
+
+def start_at_zero(positions: Indices, value_bits: int, gap_bits: int) -> int:
+    ways = np.diff(positions, prepend=0)
+    entries = int(np.maximum(1, -(-ways // 2**gap_bits)).sum())
+    return entries * (value_bits + gap_bits) + (2**value_bits - 1) * 32
+
+
+def gaps_to_one_less(positions: Indices, value_bits: int, gap_bits: int) -> int:
+    ways = np.diff(positions, prepend=-1)
+    entries = int((-(-ways // (2**gap_bits - 1))).sum())
+    return entries * (value_bits + gap_bits) + (2**value_bits - 1) * 32
+
+
 WRONG_ANSWERS = {
+    "canonical_codes": [
+        ("in the order of the symbols", order_of_symbols),
+        ("later symbols first", later_symbols_first),
+        ("leading zeros lost", no_leading_zeros),
+        ("numbers", numbers_not_texts),
+        ("one zero only where the length jumps", shift_by_one_only),
+    ],
+    "shared_layer_bits": [
+        ("fillers forgotten", without_fillers),
+        ("codebook forgotten", without_codebook),
+        ("zero counted in the codebook", zero_in_the_codebook),
+        ("fillers without a value", fillers_without_a_value),
+        ("counts from 0", start_at_zero),
+        ("largest gap off by one", gaps_to_one_less),
+    ],
     "kmeans_step": [
         ("higher index at ties", higher_index_at_ties),
         ("NaN for an empty cluster", nan_when_empty),
