@@ -14,8 +14,10 @@ __all__ = [
     "Wrong",
     "accumulator_width",
     "affine_parameters",
+    "canonical_codes",
     "centroid_gradient",
     "channel_scales",
+    "dead_bias",
     "energy_rank",
     "exercise",
     "expect",
@@ -33,13 +35,17 @@ __all__ = [
     "masked_step",
     "padded_convolution",
     "pair_subgradient",
+    "rank_masks",
     "ratio_mask",
     "repaired_neuron",
     "requantize_half_up",
     "rounding_shift",
     "separable_parameters",
+    "shared_layer_bits",
     "shortest_time",
+    "slim_pair",
     "split_geometry",
+    "stale_parameters",
     "stochastic_sign",
     "xnor_sum",
 ]
@@ -142,7 +148,15 @@ from helpers.checks.quantization import (  # noqa: E402
     fold_convolution,
     rounding_shift,
 )
+from helpers.checks.slimming import (  # noqa: E402
+    dead_bias,
+    rank_masks,
+    slim_pair,
+    stale_parameters,
+)
 from helpers.checks.weight_sharing import (  # noqa: E402
+    canonical_codes,
     centroid_gradient,
     kmeans_step,
+    shared_layer_bits,
 )
