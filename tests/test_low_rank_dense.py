@@ -101,6 +101,13 @@ def test_golden_factors() -> None:
     assert left.abs().max() == right.abs().max() == 2
 
 
+def test_float32_is_decomposed_in_float64_and_rounded_once() -> None:
+    matrix = draw(20, 30).float()
+    for part, exact in zip(factors(matrix, 7), factors(matrix.double(), 7), strict=True):
+        assert part.dtype == torch.float32
+        assert torch.equal(part, exact.float())
+
+
 def test_zeros_and_deficient_matrices() -> None:
     left, right = factors(torch.zeros(3, 5), 2)
     assert not (left @ right).any()
