@@ -26,6 +26,7 @@ __all__ = [
     "from_gaps",
     "gap_fields",
     "grouped_macs",
+    "grouped_shape",
     "integer_threshold",
     "joint_matrix",
     "kmeans_step",
@@ -33,6 +34,8 @@ __all__ = [
     "latent_step",
     "layer_bytes",
     "masked_step",
+    "merged_classifier",
+    "one_convolution",
     "padded_convolution",
     "pair_subgradient",
     "rank_masks",
@@ -40,6 +43,8 @@ __all__ = [
     "repaired_neuron",
     "requantize_half_up",
     "rounding_shift",
+    "saving_multiplier",
+    "scaled_width",
     "separable_parameters",
     "shared_layer_bits",
     "shortest_time",
@@ -110,6 +115,13 @@ def exercise(
 
 
 # The checks themselves; they import the names above, so they come last.
+from helpers.checks.architecture import (  # noqa: E402
+    grouped_shape,
+    merged_classifier,
+    one_convolution,
+    saving_multiplier,
+    scaled_width,
+)
 from helpers.checks.binaryconnect import (  # noqa: E402
     integer_threshold,
     latent_step,
