@@ -351,7 +351,7 @@ def record(*parts: bytes) -> records.Reader:
     return records.Reader(b"".join(parts))
 
 
-def test_records_that_encode_would_not_write() -> None:
+def test_records_that_do_not_fit_together() -> None:
     shape = struct.pack("<BII", 2, 4, 5)
     sparse, dense, numbers = bytes([2]) + shape, bytes([1]) + shape, bytes([3]) + shape
     book = struct.pack("<HBf", 1, 0, 0.5)

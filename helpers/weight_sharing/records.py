@@ -100,7 +100,7 @@ def decode(reader: Reader, shape: tuple[int, ...], kind: str) -> Array:
 
     `kind` is what raw numbers count as ("biases", say). Sizes are compared with `shape` and with
     the bytes that are left before anything of that size is made. Raises ValueError for a record
-    that says anything that `encode` would not.
+    whose parts do not fit together.
     """
     form, dimensions = reader.numbers("BB")
     found = reader.numbers(f"{dimensions}I")
@@ -117,11 +117,12 @@ def decode(reader: Reader, shape: tuple[int, ...], kind: str) -> Array:
         if entries > size:
             raise ValueError(f"{entries} entries for {size} weights")
     if form == NUMBERS:
+        before = reader.parts["values"]
         values = _decode_numbers(reader, entries, "values")
         if values.dtype != np.float32:
             raise ValueError("weights must be floating-point numbers")
-        bits = np.full(entries, reader.parts["values"] // max(1, entries))
-        reader.parts["values"] = 0
+        bits = np.full(entries, (reader.parts["values"] - before) // max(1, entries))
+        reader.parts["values"] = before
     else:
         (count,) = reader.numbers("H")
         book = np.append(np.float32(0), _decode_numbers(reader, count, "codebooks"))
