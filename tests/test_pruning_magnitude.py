@@ -124,6 +124,12 @@ def test_weights_that_are_not_finite_are_refused() -> None:
 @pytest.mark.parametrize("amount", [0.0, 0.13, 0.5, 0.92, 1.0])
 def test_layer_and_global_masks_equal_torchs_pruning(amount: float) -> None:
     model = LeNet300100()
+    layers = prunable(model).values()
+    # All sizes differ, so that no tie is left to each library's own taste.
+    order = torch.randperm(266_200, generator=torch.Generator().manual_seed(0)) + 1.0
+    signed = (order * drawn(266_200).sign()).split([layer.weight.numel() for layer in layers])
+    for layer, values in zip(layers, signed, strict=True):
+        layer.weight.data = values.reshape(layer.weight.shape)
     ours = masks(model, 1 - amount)
     for name, layer in prunable(model).items():
         other = prune.l1_unstructured(copy.deepcopy(layer), "weight", amount)
