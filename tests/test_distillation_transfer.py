@@ -129,34 +129,23 @@ def test_bad_arguments():
         distillation.new_head(nn.Sequential(nn.Conv2d(1, 1, 1)), 3)
 
 
-def test_a_new_task_from_some_classes():
+def test_the_upside_down_task():
     generator = torch.Generator().manual_seed(0)
-    y = torch.arange(60) % 4
-    part = Split(torch.randn(60, 1, 8, 8, generator=generator), y)
-    dataset = data.Dataset("toy", part, part, part, (0.5,), (0.2,), ("a", "b", "c", "d"))
-
-    def make(labelled: int, pool: int) -> distillation.TransferTask:
-        return distillation.fashion_task(
-            dataset,
-            small(),
-            classes=(3, 1),
-            labelled=labelled,
-            pool=pool,
-            student=small,
-            fresh=small,
-        )
-
-    task = make(2, 10)
-    assert task.class_names == ("d", "b")
-    assert task.train.y.tolist() == [0, 0, 1, 1]
-    assert torch.equal(task.train.x[0], part.x[3])
-    assert len(task.pool) == 10
+    part = Split(torch.randn(60, 1, 8, 8, generator=generator), torch.arange(60) % 3)
+    dataset = data.Dataset("toy", part, part, part, (0.5,), (0.2,), ("a", "b", "c"))
+    task = distillation.upside_down_task(
+        dataset, small(), labelled=6, pool=9, held=12, fresh=small, student=small
+    )
+    assert task.train.y.tolist() == [0, 0, 1, 1, 2, 2]
+    assert torch.equal(task.train.x[0], part.x[0].flip(1)), "rows from bottom to top"
+    assert torch.equal(task.train.x[0].flip(1), part.x[0])
+    assert (len(task.pool), len(task.validation), len(task.test)) == (9, 12, 60)
     known = {tuple(x.flatten().tolist()) for x in task.train.x}
     assert known.isdisjoint({tuple(x.flatten().tolist()) for x in task.pool}), "nothing twice"
-    assert len(task.test) == len(task.validation) == 30
-    for labelled, pool in ((0, 4), (14, 4), (2, 1)):
-        with pytest.raises(ValueError, match="labelled and pool must be positive"):
-            make(labelled, pool)
+    with pytest.raises(ValueError, match="skip=6"):
+        distillation.upside_down_task(
+            dataset, small(), labelled=6, pool=60, held=3, fresh=small, student=small
+        )
 
 
 def food(folder: Path, *, labels: bool = True) -> Path:

@@ -14,10 +14,12 @@ __all__ = [
     "Wrong",
     "accumulator_width",
     "affine_parameters",
+    "best_bias",
     "canonical_codes",
     "centroid_gradient",
     "channel_scales",
     "dead_bias",
+    "distillation_loss",
     "energy_rank",
     "exercise",
     "expect",
@@ -49,9 +51,11 @@ __all__ = [
     "shared_layer_bits",
     "shortest_time",
     "slim_pair",
+    "soft_gradient",
     "split_geometry",
     "stale_parameters",
     "stochastic_sign",
+    "train_unfrozen",
     "xnor_sum",
 ]
 
@@ -133,6 +137,12 @@ from helpers.checks.cost import (  # noqa: E402
     layer_bytes,
     separable_parameters,
     shortest_time,
+)
+from helpers.checks.distillation import (  # noqa: E402
+    best_bias,
+    distillation_loss,
+    soft_gradient,
+    train_unfrozen,
 )
 from helpers.checks.fpga_datapath import (  # noqa: E402
     accumulator_width,

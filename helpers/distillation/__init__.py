@@ -12,7 +12,6 @@ from helpers.distillation.controls import (
     balanced,
     best_bias,
     flip_labels,
-    of_classes,
     without_class,
 )
 from helpers.distillation.hints import fit_hint, hint_loss, layer_output, regressor_for
@@ -27,7 +26,6 @@ from helpers.distillation.loss import (
 )
 from helpers.distillation.transfer import (
     TransferTask,
-    fashion_task,
     food11_task,
     freeze,
     head_name,
@@ -35,6 +33,7 @@ from helpers.distillation.transfer import (
     resnet34,
     transfer,
     unfreeze,
+    upside_down_task,
 )
 
 __all__ = [
@@ -44,7 +43,6 @@ __all__ = [
     "check_teacher",
     "distillation_loss",
     "distilling",
-    "fashion_task",
     "fit_hint",
     "flip_labels",
     "food11_task",
@@ -53,7 +51,6 @@ __all__ = [
     "hint_loss",
     "layer_output",
     "new_head",
-    "of_classes",
     "regressor_for",
     "resnet34",
     "soft_gradient",
@@ -62,5 +59,6 @@ __all__ = [
     "teacher_logits",
     "transfer",
     "unfreeze",
+    "upside_down_task",
     "without_class",
 ]

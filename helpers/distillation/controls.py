@@ -3,8 +3,6 @@
 Chapter: 07_distillation.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -46,20 +44,6 @@ def balanced(split: Split, count: int, *, skip: int = 0) -> Split:
         )
     chosen = torch.cat(places)
     return Split(split.x[chosen], split.y[chosen])
-
-
-def of_classes(split: Split, classes: Sequence[int]) -> Split:
-    """The images of `classes`, in their order in `split`, with labels 0, 1 ... in `classes`' order.
-
-    Raises ValueError for a repeated class or one without images.
-    """
-    found = set(split.y.tolist())
-    if len(set(classes)) != len(classes) or not set(classes) <= found:
-        raise ValueError(f"classes must be distinct and among {sorted(found)}, got {list(classes)}")
-    number = torch.full((max(found) + 1,), -1)
-    number[torch.tensor(list(classes))] = torch.arange(len(classes))
-    labels = number[split.y]
-    return Split(split.x[labels >= 0], labels[labels >= 0])
 
 
 def without_class(split: Split, label: int) -> Split:

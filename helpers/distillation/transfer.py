@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from helpers import data, models, training
 from helpers.data import Split
-from helpers.distillation.controls import of_classes
+from helpers.distillation.controls import balanced
 
 _NORMS = nn.modules.batchnorm._BatchNorm
 
@@ -172,39 +172,33 @@ def food11_task(
     )
 
 
-def fashion_task(
+def upside_down_task(
     dataset: data.Dataset,
     source: nn.Module,
     *,
-    classes: Sequence[int],
     labelled: int,
     pool: int,
-    student: Callable[[], nn.Module],
+    held: int,
     fresh: Callable[[], nn.Module],
+    student: Callable[[], nn.Module],
 ) -> TransferTask:
-    """A new task from `classes` of `dataset`: `labelled` images of each for training, `pool` images.
+    """The images of `dataset` upside down, as a camera mounted the wrong way would give them.
 
-    Labels become 0, 1 ... in the order of `classes`. The pool takes `pool` further training images,
-    those after the labelled ones of each class, in equal shares.
+    Of the training images the first `labelled` (in equal shares of the classes) keep their labels,
+    the next `pool` are the pool; `held` validation images choose the epoch. A stand-in for a new
+    domain that needs no download. Raises ValueError where a class has too few images.
     """
-    train = of_classes(dataset.train, classes)
-    places = [(train.y == c).nonzero()[:, 0] for c in range(len(classes))]
-    share = pool // len(classes)
-    shortest = min(len(p) for p in places)
-    if not 1 <= labelled <= shortest - share or share < 1:
-        raise ValueError(
-            f"labelled and pool must be positive and take at most {shortest} images of a class, "
-            f"got labelled={labelled} and {share} of each class for pool={pool}"
-        )
-    first = torch.cat([p[:labelled] for p in places])
-    others = torch.cat([p[labelled : labelled + share] for p in places])
     return TransferTask(
         source=source,
-        train=Split(train.x[first], train.y[first]),
-        pool=train.x[others],
-        validation=of_classes(dataset.validation, classes),
-        test=of_classes(dataset.test, classes),
-        class_names=tuple(dataset.class_names[c] for c in classes),
+        train=_turned(balanced(dataset.train, labelled)),
+        pool=balanced(dataset.train, pool, skip=labelled).x.flip(2),
+        validation=_turned(balanced(dataset.validation, held)),
+        test=_turned(dataset.test),
+        class_names=dataset.class_names,
         fresh=fresh,
         student=student,
     )
+
+
+def _turned(split: Split) -> Split:
+    return Split(split.x.flip(2), split.y)
