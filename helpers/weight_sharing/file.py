@@ -31,7 +31,7 @@ from helpers.weight_sharing import codebook, records
 
 MAGIC = b"NCF5"
 VERSION = 1
-LARGEST = 1 << 28  # numbers in a network that a file may ask for: 1 GiB as float32
+LARGEST = 1 << 26  # numbers in a network that a file may ask for: 256 MiB as float32
 KINDS = (
     "values", "indices", "fillers", "codebooks", "code tables", "biases", "other tensors",
     "descriptions", "header", "checksum", "padding",
