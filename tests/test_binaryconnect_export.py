@@ -298,6 +298,10 @@ def damaged(net: IntegerNetwork, path: Path, change: str) -> None:
         header["format"] = "binary network 9"
     elif change == "activation":
         header["activation"] = "relu"
+    elif change == "sizes":
+        header["sizes"] = "21"
+    elif change == "no sizes":
+        del header["sizes"]
     elif change == "missing":
         del arrays["thresholds2"]
     elif change == "float":
@@ -319,6 +323,8 @@ def damaged(net: IntegerNetwork, path: Path, change: str) -> None:
         ("cut", "not a whole safetensors file"),
         ("format", "expected the format"),
         ("activation", "expected the format"),
+        ("sizes", "units of two or more layers"),
+        ("no sizes", "units of two or more layers"),
         ("missing", "whole numbers called 'thresholds2'"),
         ("float", "whole numbers called 'offsets'"),
         ("unused bits", "do not fit 21 to 13"),

@@ -10,6 +10,7 @@ Chapter: 03_binaryconnect.
 """
 
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from fractions import Fraction
@@ -189,6 +190,8 @@ def read(path: str | Path) -> IntegerNetwork:
         raise ValueError(f"{path}: not a whole safetensors file: {error}") from error
     if header.get("format") != FORMAT or header.get("activation") not in ("codes", "sign"):
         raise ValueError(f"{path}: expected the format {FORMAT!r}, got {header}")
+    if not re.fullmatch(r"[1-9]\d*( [1-9]\d*)+", header.get("sizes", "")):
+        raise ValueError(f"{path}: expected the units of two or more layers, got {header}")
     sizes = tuple(int(n) for n in header["sizes"].split())
     pairs = list(pairwise(sizes))
     bits = tuple(_stored(path, arrays, f"bits{i}") for i in range(1, len(pairs) + 1))
