@@ -57,19 +57,19 @@ class SharedWeight(nn.Module):
         flat = layer.index.flatten().to(torch.int64)
         self.shape = layer.index.shape
         self.register_buffer("position", flat.nonzero().flatten())
-        self.register_buffer("centroid", flat[self.position] - 1)
+        self.register_buffer("centroid", (flat[self.position] - 1).to(torch.uint8))
         self._begin = layer.codebook
 
     @property
     def index(self) -> Tensor:
         """uint8 of the weight's shape: 0 for zero, j for centroid j - 1."""
         flat = torch.zeros(self.shape.numel(), dtype=torch.uint8)
-        flat[self.position] = (self.centroid + 1).to(torch.uint8)
+        flat[self.position] = self.centroid + 1
         return flat.reshape(self.shape)
 
     def forward(self, codebook: Tensor) -> Tensor:
         zeros = codebook.new_zeros(self.shape.numel())
-        shared = codebook.index_select(0, self.centroid)
+        shared = codebook.index_select(0, self.centroid.to(torch.int64))
         return zeros.index_copy(0, self.position, shared).reshape(self.shape)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
