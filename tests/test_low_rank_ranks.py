@@ -224,15 +224,43 @@ def test_the_dearer_layer_goes_first_only_if_it_loses_less(tiny: nn.Module) -> N
     assert choose_ranks(tiny, total - saved["4"] - 1, losses, input_shape=TINY) == {"3": 4}
 
 
-def test_uniform_energy_keeps_one_share(tiny: nn.Module) -> None:
+def test_a_step_leaps_over_ranks_that_lose_much_and_save_little(tiny: nn.Module) -> None:
     total, table = costs(tiny, TINY)
-    share, ranks = uniform_energy(tiny, total // 2, input_shape=TINY)
+    assert [table[n][0] - r * table[n][1] for n, r in (("3", 8), ("3", 2), ("4", 1), ("0", 1))] == [
+        48,
+        336,
+        43,
+        21,
+    ]
+    losses = {"3": {8: 0.5, 2: 0.51}, "4": {1: 0.3}, "0": {1: 0.3}}
+    assert choose_ranks(tiny, total - 60, losses, input_shape=TINY) == {"3": 2}
+    assert choose_ranks(tiny, total - 45, losses, input_shape=TINY) == {"3": 8}  # given back
+
+
+def test_what_loses_most_for_its_cost_is_given_back_first(tiny: nn.Module) -> None:
+    total, _ = costs(tiny, TINY)
+    losses = {"3": {2: 0.51}, "4": {1: 0.02}, "0": {1: 0.03}}  # they save 336, 43 and 21
+    for needed, expected in (
+        (380, {"3": 2, "4": 1, "0": 1}),
+        (357, {"3": 2, "4": 1}),
+        (336, {"3": 2}),
+    ):
+        assert choose_ranks(tiny, total - needed, losses, input_shape=TINY) == expected
+
+
+@pytest.mark.parametrize("part", [0.97, 0.8, 0.5])
+def test_uniform_energy_keeps_one_share(tiny: nn.Module, part: float) -> None:
+    total, table = costs(tiny, TINY)
+    share, ranks = uniform_energy(tiny, int(part * total), input_shape=TINY)
+    assert cost.count(factorize(tiny, ranks), TINY).parameters <= part * total
     for name, layer in factorizable(tiny).items():
         needed = rank_for_energy(spectrum(layer), share)
         if needed * table[name][1] < table[name][0]:
             assert ranks[name] == needed
         else:
             assert name not in ranks
+    if part == 0.97:
+        assert len(ranks) < len(table), "some layer must stay whole here"
 
 
 @pytest.mark.parametrize(
