@@ -89,7 +89,10 @@ def fresh(root: Path, name: str) -> bool:
 
 
 def imports(notebook: nbformat.NotebookNode) -> str:
-    """The import statements of a lab, those inside a `try` too, each on its own line."""
+    """The import statements of a lab, those inside a `try` too, each on its own line.
+
+    PyTorch's optimizers import a large part of it with their first step, which belongs here as well.
+    """
     lines = []
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -100,6 +103,7 @@ def imports(notebook: nbformat.NotebookNode) -> str:
                 continue  # the cell itself reports it when it runs
             kinds = (ast.Import, ast.ImportFrom)
             lines += [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, kinds)]
+    lines += ["import torch._dynamo"] if "import torch" in lines else []
     return "\n".join(lines)
 
 
