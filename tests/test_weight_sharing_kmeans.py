@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from helpers import zoo
 from helpers.weight_sharing import STARTS, kmeans
 from helpers.weight_sharing.intervals import best_intervals, candidate_cuts
+from helpers.weight_sharing.kmeans import _assign
 
 PAPER = np.array(  # Han et al. 2016, figure 3
     [2.09, -0.98, 1.48, 0.09, 0.05, -0.14, -1.08, 2.12, -0.91, 1.92, 0, -1.03, 1.87, 0, 1.53, 1.49]
@@ -139,6 +140,11 @@ def test_a_tie_goes_to_the_lower_centroid():
     found = kmeans([0.0, 1.0, 2.0], 2, start=[0.0, 2.0])
     assert found.assignment.tolist() == [0, 0, 1]
     assert found.centroids.tolist() == [0.5, 2.0]
+    at_the_end = kmeans([-1.0, 1.0, 2.0], 2, start=[0.0, 2.0])  # 1 lies between 0 and 2
+    assert at_the_end.assignment.tolist() == [0, 0, 1]
+    assert at_the_end.centroids.tolist() == [0.0, 2.0]
+    third = np.array([-1.0, 1.0, 2.0], dtype=np.float32) / 3  # no short binary fraction
+    assert kmeans(third, 2, start=[0.0, third[2]]).assignment.tolist() == [0, 0, 1]
     symmetric = kmeans([-2.0, -2.0, 0.0, 2.0, 2.0], 2, start=[-2.0, 2.0], max_iterations=1)
     assert symmetric.assignment[2] == 0, symmetric
 
@@ -151,6 +157,12 @@ def test_float32_values_are_assigned_as_exactly_as_float64(k):
     single, double = kmeans(values, k), kmeans(values.astype(np.float64), k)
     np.testing.assert_array_equal(single.centroids, double.centroids)
     np.testing.assert_array_equal(single.assignment, double.assignment)
+    middle = 1 + 0.75 * 2.0**-23  # float32 would round it up to the value itself
+    above = np.array([1 + 2.0**-23], dtype=np.float32)
+    for extra in (0, 40):  # both ways of searching
+        centroids = np.append([0.0, 2 * middle], np.arange(10, 10 + extra))
+        assert _assign(above, centroids).tolist() == [1]
+        assert _assign(np.float32([1.0]), centroids).tolist() == [0]
     start = np.arange(k) / 8 - 2
     single, double = (
         kmeans(v, k, start=start, max_iterations=1) for v in (values, values.astype(float))

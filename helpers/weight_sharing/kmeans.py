@@ -111,8 +111,11 @@ def kmeans(
     if distinct <= k:
         centroids, iterations = np.unique(ordered), 0
     else:
-        shift, size = ordered.mean(), max(-ordered[0], ordered[-1])
-        scaled = (ordered - shift) / size  # squares neither overflow nor vanish
+        # Squares shall neither overflow nor vanish. Both steps are exact for float32 values, so
+        # that a tie remains a tie: a difference in float64, and a power of two.
+        shift = ordered[len(ordered) // 2]
+        size = np.ldexp(1.0, np.frexp(max(shift - ordered[0], ordered[-1] - shift))[1])
+        scaled = (ordered - shift) / size
         centroids, iterations = _lloyd(scaled, (centroids - shift) / size, max_iterations)
         centroids = np.unique(_polish(ordered, centroids * size + shift))
     nearest = np.repeat(centroids, np.diff(_ends(ordered, centroids)))
