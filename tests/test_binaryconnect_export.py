@@ -113,6 +113,12 @@ def test_sums_are_products_with_signs(seed: int, images: int, inputs: int, outpu
     assert np.array_equal(xnor_sums(pack(weights), pack(signs), inputs), expected)
 
 
+def test_popcounts_of_long_rows() -> None:
+    ones = pack(np.ones((1, 1000), dtype=int))
+    assert xnor_sums(ones, pack(-np.ones((1, 1000), dtype=int)), 1000).tolist() == [[-1000]]
+    assert xnor_sums(ones, ones, 1000).tolist() == [[1000]]
+
+
 def test_bits_golden() -> None:
     values = np.array([[1, -1, -1, 1, 1, 1, -1, 1, 1, -1]])
     assert pack(values).tolist() == [[0b10011101, 0b10000000]]
@@ -172,6 +178,17 @@ def test_a_sum_exactly_on_the_edge_is_on(gamma: float, on: list[int]) -> None:
     assert net.thresholds[0].tolist() == [[5 if gamma > 0 else -5]]
     _, hidden = run(net, np.array([[3], [4], [5], [6]]))
     assert hidden[0][:, 0].tolist() == on
+
+
+def test_golden_thresholds() -> None:
+    # gamma s / sqrt(8 + 8) reaches the edges 1/4, 3/4 and 5/4 at s = 1, 3 and 5 for gamma 1.
+    model = BinaryMLP((6, 2, 2), activation="codes").eval()
+    norm = model.hidden.bn1
+    norm.eps = 8.0
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([1.0, -0.5]))
+        norm.running_var.fill_(8.0)
+    assert fold(model, zero=0, scale=1).thresholds[0].tolist() == [[1, 3, 5], [2, 6, 10]]
 
 
 @pytest.mark.parametrize(("beta", "code"), [(-0.3, 0), (0.25, 1), (0.7, 1), (0.75, 2), (5.0, 3)])
@@ -262,7 +279,7 @@ def test_nothing_is_changed() -> None:
     state, before = copy.deepcopy(model.state_dict()), pixels.copy()
     net = fold(model.train())
     run(net, pixels)
-    assert model.training
+    assert all(module.training for module in model.modules())
     assert all(torch.equal(t, state[k]) for k, t in model.state_dict().items())
     assert np.array_equal(pixels, before)
 

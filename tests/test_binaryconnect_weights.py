@@ -241,17 +241,17 @@ def test_batch_norm_is_estimated_again_from_all_images_at_once() -> None:
 
 def test_a_network_trains_with_the_ordinary_loop_and_keeps_its_bounds() -> None:
     generator = coin(3)
-    x = torch.randn(300, 12, generator=generator)
+    x = torch.randn(240, 12, generator=generator)
     split = Split(x, (x[:, :3].argmax(1)))
     for rule in ("deterministic", "stochastic"):
         torch.manual_seed(0)
         start = BinaryMLP((12, 32, 3), rule=rule)
         model, history = training.fit(
-            start, split, split, epochs=12, lr=1e-2, batch_size=30, loss=squared_hinge,
+            start, split, split, epochs=8, lr=2e-2, batch_size=30, loss=squared_hinge,
             after_step=clip_, progress=False,
         )  # fmt: skip
-        assert history[-1]["loss"] < 0.6 * history[0]["loss"], (rule, history)
-        assert history[-1]["validation_accuracy"] > 0.7, (rule, history)
+        assert history[-1]["loss"] < 0.8 * history[0]["loss"], (rule, history)
+        assert history[-1]["validation_accuracy"] > 0.6, (rule, history)
         for layer in binary_layers(model).values():
             assert layer.weight.abs().max() <= layer.bound
             assert layer.weight.unique().numel() > 4, "latent weights stay real"
