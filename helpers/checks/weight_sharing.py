@@ -43,10 +43,10 @@ def kmeans_step(function: Callable[..., Any]) -> None:
             "your function changed its arguments: return a new array",
         )
     rng = np.random.default_rng(5)
-    values, centroids = rng.normal(size=200), rng.normal(size=6)
-    answer = _array(function(values.copy(), centroids.copy()), (6,))
-    nearest = np.abs(values[:, None] - centroids).argmin(1)
-    expected_means = [values[nearest == k].mean() for k in range(6)]
+    many, begin = rng.normal(size=200), rng.normal(size=6)
+    answer = _array(function(many.copy(), begin.copy()), (6,))
+    nearest = np.abs(many[:, None] - begin).argmin(1)
+    expected_means = [many[nearest == k].mean() for k in range(6)]
     expect(
         bool(np.allclose(answer, expected_means)),
         "for 200 random values and 6 centroids the means are not those of the nearest values",
