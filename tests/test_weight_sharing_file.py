@@ -347,6 +347,13 @@ def test_versions_and_other_files(path: Path) -> None:
         file.read(path.with_name("missing"))
 
 
+def test_bytes_that_belong_to_no_tensor(path: Path) -> None:
+    content = written(path, network())
+    path.write_bytes(sealed(content[:-32] + b"\0\0" + content[-32:]))
+    with pytest.raises(ValueError, match="2 bytes after the last tensor"):
+        file.read(path)
+
+
 def record(*parts: bytes) -> records.Reader:
     return records.Reader(b"".join(parts))
 
