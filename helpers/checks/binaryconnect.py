@@ -37,9 +37,9 @@ def stochastic_sign(function: Callable[..., Any]) -> None:
             answer.tolist() == expected,
             f"for w = {w.tolist()} and u = {u} everywhere you return {answer.tolist()}: {hint}",
         )
-    u = (torch.arange(1000) + 0.5) / 1000
+    spread = (torch.arange(1000) + 0.5) / 1000
     for value in (-0.9, -0.3, 0.2, 0.8):
-        mean = float(_tensor(function(torch.full((1000,), value), u), (1000,)).mean())
+        mean = float(_tensor(function(torch.full((1000,), value), spread), (1000,)).mean())
         expect(
             abs(mean - value) < 1.5e-3,
             f"over evenly spread u the mean for w = {value} is {mean:.3f}: it must be w itself",
