@@ -180,6 +180,12 @@ def test_an_empty_cluster_moves_to_where_it_helps():
     assert same_place.wcss == pytest.approx(0.015)
 
 
+def test_the_cluster_that_gains_most_is_cut():
+    crowd, pair = [0.0, 1.0] * 50, [100.0, 110.0]  # a cut gains 25 in the crowd, 50 in the pair
+    found = kmeans(crowd + pair, 3, start=[0.5, 105.0, 1e6], max_iterations=1)
+    assert found.centroids.tolist() == [0.5, 100.0, 110.0]
+
+
 def test_many_empty_clusters_beside_an_outlier():
     values = np.append(np.linspace(0, 1, 500), 1000.0)
     found = kmeans(values, 32, start="linear")  # 30 of the 32 begin in the void
