@@ -54,7 +54,8 @@ colab: $(INSTALLED)  ## Run a lab the way Colab does, in a new environment (need
 pages: book  ## Load every page in Chromium; screenshots in _build/screenshots
 	$(PY) -m tools.pages --screenshots
 
-bench: $(INSTALLED)  ## Datapath speed beside ONNX Runtime and PyTorch
+bench: $(INSTALLED)  ## Speed beside named libraries: the datapath, k-means, Huffman decoding
+	$(PY) tools/bench_sharing.py
 	$(PY) tools/bench_datapath.py
 
 lint: $(INSTALLED)  ## Format, lint and type checks, stamped labs, the data subset
