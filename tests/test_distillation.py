@@ -326,13 +326,8 @@ def test_the_best_bias_of_a_shifted_class():
     bias = distillation.best_bias(moved, labels, 2)
     assert correct(moved, labels, 2, bias) == 400
     assert bias == pytest.approx(1.5, abs=0.3)
-    # Equal leads change together: two rows of the same lead, one won and one lost, gain nothing.
-    tied = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-    assert (
-        correct(
-            tied, torch.tensor([0, 1]), 1, distillation.best_bias(tied, torch.tensor([0, 1]), 1)
-        )
-        == 1
-    )
+    # Equal leads change together: three rows of the same lead, one to win and two to lose by it.
+    tied, answers = torch.tensor([[0.0, 1.0]] * 3), torch.tensor([0, 1, 1])
+    assert correct(tied, answers, 0, distillation.best_bias(tied, answers, 0)) == 2
     with pytest.raises(ValueError, match="label=4"):
         distillation.best_bias(logits, labels, 4)
