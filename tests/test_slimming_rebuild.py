@@ -335,6 +335,19 @@ class Twice(nn.Module):
         return self.conv(self.conv(x))
 
 
+class Aside(nn.Module):
+    """A layer whose result nobody uses reads the first one's channels too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.aside, self.head = (nn.Conv2d(2, 2, 1) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        self.aside(x)
+        return self.head(x)
+
+
 class Branch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x if x.sum() > 0 else -x
@@ -345,6 +358,7 @@ class Branch(nn.Module):
     [
         (Residual(), "must be a chain"),
         (Twice(), "used more than once"),
+        (Aside(), "'conv' is read more than once"),
         (Branch(), "cannot be traced"),
         (nn.Sequential(nn.Conv2d(4, 4, 1, groups=2)), "has 2 groups for 4 to 4"),
         (nn.Sequential(nn.Conv2d(2, 4, 1, groups=2)), "groups must be 1 or"),
