@@ -382,7 +382,7 @@ def test_merging_takes_the_layer_and_the_width_of_the_classifier() -> None:
     merged = merge_last_pointwise(small)
     after = cost.count(merged, (1, 28, 28))
     assert (after.parameters, after.macs) == (4_842, 384_800)
-    assert not merged.training
+    assert not any(module.training for module in merged.modules())
 
 
 def test_merging_refuses_what_is_not_linear() -> None:
