@@ -73,11 +73,12 @@ def new_head(model: nn.Module, classes: int, *, seed: int = 0) -> nn.Module:
     name = head_name(model)
     model = copy.deepcopy(model)
     old = model.get_submodule(name)
+    assert isinstance(old, nn.Linear)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = nn.Linear(old.in_features, classes)
     parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, head.to(old.weight))
+    setattr(model.get_submodule(parent), child, head.to(old.weight.device, old.weight.dtype))
     return model
 
 

@@ -9,7 +9,6 @@ Source: Jaderberg et al. 2014 (arXiv:1405.3866), scheme 2.
 Chapter: 06_low_rank.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -63,9 +62,7 @@ def separable_conv(layer: nn.Conv2d, channels: int, *, split: Split = "root") ->
     left, right = factors(as_matrix(layer.weight), channels, split=split)
     vertical = left.reshape(inputs, height, channels).permute(2, 0, 1)[..., None]
     horizontal = right.reshape(channels, outputs, width).permute(1, 0, 2)[:, :, None]
-    text = (
-        layer.padding if isinstance(layer.padding, str) else None
-    )  # "same" and "valid" split alone
+    text = layer.padding if isinstance(layer.padding, str) else None  # "same", "valid": both passes
     options: dict[str, Any] = {
         "padding_mode": layer.padding_mode,
         "dtype": layer.weight.dtype,
@@ -168,7 +165,7 @@ def per_kernel(weight: Tensor, rank: int) -> Tensor:
     if weight.ndim != 4:
         raise ValueError(f"weight must have shape (C_o, C_i, K_y, K_x), got {tuple(weight.shape)}")
     check_rank(rank, min(weight.shape[2:]))
-    if not math.isfinite(float(weight.abs().sum())):
+    if not torch.isfinite(weight).all():
         raise ValueError("weight holds values that are NaN or infinite")
     u, s, vt = torch.linalg.svd(weight.detach().to(torch.float64), full_matrices=False)
     return ((u[..., :rank] * s[..., None, :rank]) @ vt[..., :rank, :]).to(weight.dtype)
