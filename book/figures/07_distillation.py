@@ -39,16 +39,8 @@ def temperature() -> Figure:
     curves = np.array([distillation.soft_targets(LOGITS[0], float(t)).numpy() for t in grid])
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.0))
     for i, name in enumerate(NAMES[:3]):
-        (line,) = left.semilogx(grid, curves[:, i], marker="")
-        place = (24, 42, 34)[i]
-        left.annotate(
-            name,
-            (grid[place], curves[place, i]),
-            ((34, 6), (18, 18), (-26, 2))[i],
-            textcoords="offset points",
-            color=line.get_color(),
-            ha="center",
-        )
+        left.semilogx(grid, curves[:, i], marker="", label=name)
+    left.legend()
     left.axhline(1 / 6, color="#888888", linewidth=0.8, linestyle=":", marker="")
     left.annotate("1/6", (0.55, 1 / 6), (0, 3), textcoords="offset points", fontsize=8)
     left.set(xlabel="temperature T", ylabel="probability", ylim=(0, 1.02))
