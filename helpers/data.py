@@ -148,6 +148,24 @@ def load(
     )
 
 
+def balanced(split: Split, count: int, *, skip: int = 0) -> Split:
+    """`count` images of `split`, equally many of each class, class after class.
+
+    They are the first of each class, or those after the first `skip` (of all classes together).
+    Raises ValueError where a class has too few.
+    """
+    classes = int(split.y.max()) + 1
+    share, skipped = count // classes, skip // classes
+    places = [(split.y == c).nonzero()[skipped : skipped + share, 0] for c in range(classes)]
+    if share < 1 or any(len(p) < share for p in places):
+        raise ValueError(
+            f"count must be at least {classes} and leave enough images in each class after "
+            f"skip={skip}, got {count}; the smallest class has {int(split.y.bincount().min())}"
+        )
+    chosen = torch.cat(places)
+    return Split(split.x[chosen], split.y[chosen])
+
+
 def _read(name: str, root: Path, download: bool) -> tuple[_Raw, _Raw, tuple[str, ...]]:
     """Training and test images of every set but food11, with the class names."""
     if name == "fashion_mnist":

@@ -522,3 +522,15 @@ def test_damaged_food11_is_named(tmp_path):
         data.load("food11", root=as_zip(some, tmp_path / "some.zip"), size=4)
     with pytest.raises(FileNotFoundError, match=r"food11 is not in .*LABEL_NUMBER"):
         data.load("food11", root=tmp_path / "nowhere")
+
+
+def test_a_balanced_part_has_equally_many_of_each_class():
+    labels = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 2])
+    whole = data.Split(torch.arange(9).float().reshape(-1, 1, 1, 1), labels)
+    part = data.balanced(whole, 6)
+    assert part.y.tolist() == [0, 0, 1, 1, 2, 2]
+    assert part.x.flatten().tolist() == [0, 3, 1, 4, 2, 5]
+    assert data.balanced(whole, 3, skip=6).x.flatten().tolist() == [6, 7, 8]
+    for count, skip in ((2, 0), (12, 0), (3, 9)):
+        with pytest.raises(ValueError, match="at least 3"):
+            data.balanced(whole, count, skip=skip)

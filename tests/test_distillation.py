@@ -291,13 +291,6 @@ def test_splits_by_class():
     whole = split([0, 1, 2, 0, 1, 2, 0, 1, 2])
     left = distillation.without_class(whole, 1)
     assert left.y.tolist() == [0, 2, 0, 2, 0, 2]
-    part = distillation.balanced(whole, 6)
-    assert part.y.tolist() == [0, 0, 1, 1, 2, 2]
-    assert part.x.flatten().tolist() == [0, 3, 1, 4, 2, 5]
-    assert distillation.balanced(whole, 3, skip=6).x.flatten().tolist() == [6, 7, 8]
-    for count, skip in ((2, 0), (12, 0), (3, 9)):
-        with pytest.raises(ValueError, match="at least 3"):
-            distillation.balanced(whole, count, skip=skip)
 
 
 def correct(logits: torch.Tensor, labels: torch.Tensor, label: int, bias: float) -> int:

@@ -9,7 +9,6 @@ Chapter: 07_distillation.
 """
 
 from helpers.distillation.controls import (
-    balanced,
     best_bias,
     flip_labels,
     without_class,
@@ -38,7 +37,6 @@ from helpers.distillation.transfer import (
 
 __all__ = [
     "TransferTask",
-    "balanced",
     "best_bias",
     "check_teacher",
     "distillation_loss",

@@ -29,23 +29,6 @@ def flip_labels(labels: Tensor, rate: float, classes: int, *, seed: int = 0) -> 
     return flipped
 
 
-def balanced(split: Split, count: int, *, skip: int = 0) -> Split:
-    """The `count` images after the first `skip` of each class: count // classes of each, by class.
-
-    Raises ValueError where a class has too few.
-    """
-    classes = int(split.y.max()) + 1
-    share, skipped = count // classes, skip // classes
-    places = [(split.y == c).nonzero()[skipped : skipped + share, 0] for c in range(classes)]
-    if share < 1 or any(len(p) < share for p in places):
-        raise ValueError(
-            f"count must be at least {classes} and leave enough images in each class after "
-            f"skip={skip}, got {count}; the smallest class has {int(split.y.bincount().min())}"
-        )
-    chosen = torch.cat(places)
-    return Split(split.x[chosen], split.y[chosen])
-
-
 def without_class(split: Split, label: int) -> Split:
     """The images of all classes but one, with their labels as they were."""
     kept = split.y != label

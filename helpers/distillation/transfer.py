@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from helpers import data, models, training
 from helpers.data import Split
-from helpers.distillation.controls import balanced
 
 _NORMS = nn.modules.batchnorm._BatchNorm
 
@@ -191,9 +190,9 @@ def upside_down_task(
     """
     return TransferTask(
         source=source,
-        train=_turned(balanced(dataset.train, labelled)),
-        pool=balanced(dataset.train, pool, skip=labelled).x.flip(2),
-        validation=_turned(balanced(dataset.validation, held)),
+        train=_turned(data.balanced(dataset.train, labelled)),
+        pool=data.balanced(dataset.train, pool, skip=labelled).x.flip(2),
+        validation=_turned(data.balanced(dataset.validation, held)),
         test=_turned(dataset.test),
         class_names=dataset.class_names,
         fresh=fresh,
