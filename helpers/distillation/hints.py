@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from helpers import training
 from helpers.distillation.loss import check_teacher
 
 
@@ -22,16 +23,7 @@ def layer_output(model: nn.Module, layer: str, x: Tensor, batch_size: int = 200)
     Nothing carries a gradient and the model's modes are restored. Raises ValueError for a layer
     that is not in the model and for no images.
     """
-    if len(x) == 0:
-        raise ValueError("x holds no images")
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        with torch.no_grad():
-            return torch.cat([_tapped(model, layer, part).cpu() for part in x.split(batch_size)])
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    return training.logits(_Tap(model, layer), x, batch_size)
 
 
 def hint_loss(guided: Tensor, hint: Tensor) -> Tensor:
@@ -103,6 +95,7 @@ def fit_hint(
     with bar, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         regressor = regressor_for(guided, hints[:1])
+        tap = _Tap(student, layer)
         parameters = [p for p in student.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
             [*parameters, *regressor.parameters()], lr=lr, weight_decay=0.0
@@ -111,7 +104,7 @@ def fit_hint(
         for _ in range(epochs):
             total = 0.0
             for batch in torch.randperm(len(x), generator=generator).split(batch_size):
-                loss = hint_loss(regressor(_tapped(student, layer, x[batch])), hints[batch])
+                loss = hint_loss(regressor(tap(x[batch])), hints[batch])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -129,20 +122,27 @@ class _Reached(Exception):
         self.output = output
 
 
-def _tapped(model: nn.Module, layer: str, x: Tensor) -> Tensor:
-    """The output of `layer` while the model runs on `x`; what comes after it does not run."""
-    modules = dict(model.named_modules())
-    if layer not in modules or not layer:
-        raise ValueError(f"no module {layer!r} in the model; its modules are {list(modules)[1:]}")
+class _Tap(nn.Module):
+    """A model that ends at `layer`: what comes after it does not run."""
 
-    def stop(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        raise _Reached(output)
+    def __init__(self, model: nn.Module, layer: str) -> None:
+        super().__init__()
+        modules = dict(model.named_modules())
+        if layer not in modules or not layer:
+            raise ValueError(
+                f"no module {layer!r} in the model; its modules are {list(modules)[1:]}"
+            )
+        self.model, self.layer = model, layer
 
-    handle = modules[layer].register_forward_hook(stop)
-    try:
-        model(x)
-    except _Reached as reached:
-        return reached.output
-    finally:
-        handle.remove()
-    raise ValueError(f"the model's forward pass does not use its module {layer!r}")
+    def forward(self, x: Tensor) -> Tensor:
+        def stop(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            raise _Reached(output)
+
+        handle = self.model.get_submodule(self.layer).register_forward_hook(stop)
+        try:
+            self.model(x)
+        except _Reached as reached:
+            return reached.output
+        finally:
+            handle.remove()
+        raise ValueError(f"the model's forward pass does not use its module {self.layer!r}")
