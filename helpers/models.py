@@ -210,6 +210,56 @@ class VGGSmall(nn.Module):
         return self.head(x)  # (classes,)
 
 
+class EdgeNet(nn.Module):
+    """A MobileNet for small FPGAs: 82,210 parameters at its full size, 96 x 96 pixels.
+
+    One 3x3 convolution, then a block per entry (width, stride) of `blocks`: depthwise 3x3 of that
+    stride and pointwise 1x1, each with batch norm and ReLU6; global average pooling; one dense
+    layer. No convolution has a bias of its own: batch norm brings it. The defaults, with seven
+    blocks, 8,285,952 MACs and 79,752 weights, have the published size of the network of the GW2A
+    accelerator paper (7 separable layers, 16.64 M operations, 0.079 M parameters), whose own widths
+    are not printed.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        classes: int = 10,
+        first: int = 12,
+        first_stride: int = 2,
+        blocks: Sequence[tuple[int, int]] = (
+            *((24, 1), (48, 2), (48, 1), (96, 2), (96, 1), (192, 2), (192, 1)),
+        ),
+    ) -> None:
+        super().__init__()
+        _positive(in_channels=in_channels, classes=classes, first=first, first_stride=first_stride)
+        if not blocks or any(len(block) != 2 for block in blocks):
+            raise ValueError(f"blocks must be pairs (width, stride), got {blocks!r}")
+        _positive(blocks=[size for block in blocks for size in block])
+        self.features = nn.Sequential()
+        self._add(1, "conv", nn.Conv2d(in_channels, first, 3, first_stride, 1, bias=False))
+        before = first
+        for i, (after, stride) in enumerate(blocks, 2):
+            grouped = nn.Conv2d(before, before, 3, stride, 1, groups=before, bias=False)
+            self._add(i, "depthwise", grouped)
+            self._add(i, "pointwise", nn.Conv2d(before, after, 1, bias=False))
+            before = after
+        self.average = nn.AdaptiveAvgPool2d(1)
+        self.flatten = nn.Flatten()
+        self.fc = nn.Linear(before, classes)
+
+    def _add(self, number: int, kind: str, convolution: nn.Conv2d) -> None:
+        """Append a convolution with batch norm and ReLU6: `depthwise3`, `depthwise3_bn`, ..."""
+        name = f"{kind}{number}"
+        self.features.add_module(name, convolution)
+        self.features.add_module(f"{name}_bn", nn.BatchNorm2d(convolution.out_channels))
+        self.features.add_module(f"{name}_relu", nn.ReLU6())
+
+    def forward(self, x: Tensor) -> Tensor:  # (3, 96, 96)
+        x = self.features(x)  # (192, 6, 6)
+        return self.fc(self.flatten(self.average(x)))  # (classes,)
+
+
 SMALL: dict[str, dict[str, Any]] = {
     "LeNet300100": {"in_features": 784, "classes": 10},
     "LeNet5": {"in_channels": 1, "size": 28, "classes": 10},

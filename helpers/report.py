@@ -41,7 +41,7 @@ class Scoreboard:
     """
 
     def __init__(self, lab: str) -> None:
-        if not re.fullmatch(r"\d\d_[a-z0-9_]+", str(lab)):
+        if not re.fullmatch(r"\d\d[a-z]?_[a-z0-9_]+", str(lab)):
             raise ValueError(f"lab must look like '01_cost', got {lab!r}")
         self.lab = lab
         self.rows: list[dict[str, Any]] = []

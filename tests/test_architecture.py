@@ -19,6 +19,7 @@ CHAPTERS = (
     "07_distillation",
     "08_slimming",
     "09_quantization",
+    "09b_qat",
     "10_edge_recipe",
     "11_fpga_datapath",
     "12_fpga_pipeline",
@@ -82,6 +83,13 @@ MAY_IMPORT = {
     **{name: {"ground", name} for name in CHAPTERS},
     # Deep Compression is a sequence: what is pruned is shared, then coded.
     "05_weight_sharing": {"ground", "05_weight_sharing", "04_pruning"},
+    # Training through a quantizer starts from the grids and the traced network.
+    "09b_qat": {"ground", "09b_qat", "09_quantization"},
+    # The recipe is a sequence of techniques.
+    "10_edge_recipe": {
+        *("ground", "10_edge_recipe", "07_distillation", "08_slimming"),
+        *("09_quantization", "09b_qat"),
+    },
 }
 
 
@@ -146,7 +154,7 @@ def test_a_helper_fits_in_the_head(path: Path) -> None:
 
 def test_labs_chapters_and_contents_go_together() -> None:
     labs = {path.stem for path in (ROOT / "labs").glob("*.ipynb")}
-    chapters = {path.stem for path in (ROOT / "book").glob("[0-9][0-9]_*.md")}
+    chapters = {path.stem for path in (ROOT / "book").glob("[0-9][0-9]*_*.md")}
     contents = (ROOT / "_toc.yml").read_text()
     assert labs == chapters
     assert labs <= set(CHAPTERS)
@@ -165,7 +173,9 @@ def unsafe(text: str) -> list[str]:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = {alias.name for alias in node.names} | {getattr(node, "module", None)}
-            found += [f"import {name}" for name in names & {"pickle", "dill", "joblib", "marshal"}]
+            found += [f"import {name}" for name in names & {"pickle", "dill", "marshal"}]
+            if getattr(node, "module", None) == "joblib":
+                found += [f"joblib.{name}" for name in names & {"load", "dump"}]
         if isinstance(node, ast.Call):
             keywords = {word.arg: ast.unparse(word.value) for word in node.keywords}
             called = ast.unparse(node.func)
@@ -173,6 +183,8 @@ def unsafe(text: str) -> list[str]:
                 found.append("torch.load without weights_only=True")
             if keywords.get("allow_pickle") == "True":
                 found.append(f"{called} with allow_pickle=True")
+            if called in ("joblib.load", "joblib.dump"):
+                found.append(called)
             if called.endswith(("extractall", "yaml.load", "yaml.unsafe_load")):
                 found.append(called)
     return sorted(found)
@@ -186,4 +198,6 @@ def test_no_file_is_read_with_pickle(path: Path) -> None:
 def test_the_pickle_test_sees_unsafe_reading() -> None:
     text = "import pickle\ntorch.load('a')\nnp.load('b', allow_pickle=True)\nz.extractall('c')"
     assert len(unsafe(text)) == 4
+    assert len(unsafe("from joblib import Parallel, load\njoblib.load('a')")) == 2
+    assert unsafe("from joblib import Parallel, delayed") == []
     assert unsafe("torch.load('a', weights_only=True); np.load('b', allow_pickle=False)") == []

@@ -39,7 +39,9 @@ def test_title_cell(path: Path) -> None:
     lab = cells(path)
     title = lab[0].source
     assert lab[0].cell_type == "markdown"
-    assert re.match(rf"# {path.stem[:2]} \S", title), "the title starts with the number of the lab"
+    assert re.match(rf"# {path.stem.split('_')[0]} \S", title), (
+        "the title starts with the number of the lab"
+    )
     link = f"[Open this lab in Colab]({stamp.colab_address(ROOT, path.stem)})"
     assert link in title
     assert re.search(r"About \d+ s on two CPU cores", title)

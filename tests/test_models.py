@@ -115,3 +115,25 @@ def test_vgg_is_its_head_on_its_backbone():
 def test_bad_sizes_are_refused_by_name(build, named):
     with pytest.raises(ValueError, match=named):
         build()
+
+
+def test_edgenet_has_the_published_size_of_the_gw2a_network() -> None:
+    network = models.EdgeNet()
+    weights = sum(
+        module.weight.numel()
+        for module in network.modules()
+        if isinstance(module, (nn.Conv2d, nn.Linear))
+    )
+    found = macs(network, 3, 96, 96)
+    assert (found, parameters(network), weights) == (8_285_952, 82_210, 79_752)
+    assert abs(2 * found / 16.64e6 - 1) < 0.005
+    assert int(weights / 1e4) / 100 == 0.07
+    assert network(torch.zeros(2, 3, 96, 96)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"first": 0}, {"blocks": ()}, {"blocks": ((8, 1, 1),)}, {"blocks": ((8, 0),)}]
+)
+def test_edgenet_refuses_bad_sizes(wrong: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        models.EdgeNet(**wrong)
