@@ -20,6 +20,7 @@ import shutil
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -299,9 +300,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, default=ROOT, help="folder of the course")
     parser.add_argument("--force", action="store_true", help="run even if nothing changed")
     parser.add_argument(
+        "--jobs",
+        type=int,
+        default=min(os.cpu_count() or 1, 4),
+        help="labs that run at a time (default: %(default)s); most use one thread",
+    )
+    parser.add_argument(
         "--student", action="store_true", help="write labs without solutions instead of running"
     )
     options = parser.parse_args(arguments)
+    if options.jobs < 1:
+        parser.error(f"--jobs must be at least 1, got {options.jobs}")
     root = options.root.resolve()
     if options.student:
         print("\n".join(str(path) for path in without_solutions(root)))
@@ -313,24 +322,30 @@ def main(arguments: list[str] | None = None) -> int:
     for path in (root / "_build" / "labs").glob("*.ipynb"):
         if path.stem not in known:
             discard(root, path.stem)
-    failures = []
+    failures, wanted = [], []
     for name in options.names or known:
         if not options.force and fresh(root, name):
             print(f"{name}: nothing changed", flush=True)
-            continue
-        print(f"{name}: running ...", flush=True)
-        try:
-            found = execute(root, name)
-        except LabError as error:
-            failures.append(name)
-            print(f"{error}\n{name}: FAILED", file=sys.stderr, flush=True)
-            continue
-        over = [key for key, most in BUDGET.items() if (found[key] or 0) > most]
-        note = f"  (over the budget of {BUDGET})" if over else ""
-        memory = "?" if found["memory_mib"] is None else found["memory_mib"]
-        print(f"{name}: {found['seconds']} s, {memory} MiB over the imports{note}", flush=True)
+        else:
+            wanted.append(name)
+    if wanted:
+        print(f"running {len(wanted)} labs, up to {options.jobs} at a time", flush=True)
+    with ProcessPoolExecutor(options.jobs) as pool:
+        running = {pool.submit(execute, root, name): name for name in wanted}
+        for future in as_completed(running):
+            name = running[future]
+            try:
+                found = future.result()
+            except LabError as error:
+                failures.append(name)
+                print(f"{error}\n{name}: FAILED", file=sys.stderr, flush=True)
+                continue
+            over = [key for key, most in BUDGET.items() if (found[key] or 0) > most]
+            note = f"  (over the budget of {BUDGET})" if over else ""
+            memory = "?" if found["memory_mib"] is None else found["memory_mib"]
+            print(f"{name}: {found['seconds']} s, {memory} MiB over the imports{note}", flush=True)
     if failures:
-        print(f"labs that failed: {', '.join(failures)}", file=sys.stderr)
+        print(f"labs that failed: {', '.join(sorted(failures))}", file=sys.stderr)
     return 1 if failures else 0
 
 
