@@ -7,12 +7,13 @@ import json
 import math
 import os
 import re
-import tempfile
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from helpers.files import write_whole
 
 RESULTS = "COURSE_RESULTS"
 HEADINGS = {
@@ -113,15 +114,8 @@ class Scoreboard:
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         content = {"lab": self.lab, "rows": self.rows, "measured": self.numbers}
-        handle, temporary = tempfile.mkstemp(dir=path, prefix=f".{self.lab}-", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(content, file, indent=1, allow_nan=False)
-                file.write("\n")
-            os.replace(temporary, path / f"{self.lab}.json")
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+        write_whole(path, {f"{self.lab}.json": text.encode()})
 
 
 def _name(field: str, value: object) -> str:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import platform
 import sys
-import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers import data, models, training
+from helpers.files import write_whole
 
 CHECKPOINTS = Path(__file__).parent / "embedded" / "checkpoints"
 
@@ -148,7 +148,7 @@ def random_flip(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def write(name: str, before: nn.Module, after: nn.Module, card_entries: dict[str, Any]) -> None:
-    """Store both states and the card: written to a temporary folder, then renamed one by one."""
+    """Store both states and the card, or leave the stored ones as they are."""
     CHECKPOINTS.mkdir(parents=True, exist_ok=True)
     files = {
         f"{name}.safetensors": safetensors.torch.save(after.state_dict()),
@@ -156,11 +156,7 @@ def write(name: str, before: nn.Module, after: nn.Module, card_entries: dict[str
     }
     sums = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
     text = json.dumps({**card_entries, "sha256": sums}, indent=2) + "\n"
-    with tempfile.TemporaryDirectory(prefix=".new-", dir=CHECKPOINTS) as temporary:
-        for file, content in {**files, f"{name}.json": text.encode()}.items():
-            (Path(temporary) / file).write_bytes(content)
-        for path in Path(temporary).iterdir():
-            path.replace(CHECKPOINTS / path.name)
+    write_whole(CHECKPOINTS, {**files, f"{name}.json": text.encode()})
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -8,7 +8,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 HELPERS = ROOT / "helpers"
-GROUND = {"data", "models", "training", "cost", "report", "plots", "checks", "zoo", "food11"}
+GROUND = {
+    "data", "models", "training", "cost", "report", "plots", "checks", "zoo", "food11", "files",
+}  # fmt: skip
 CHAPTERS = (
     "01_cost",
     "02_architecture",

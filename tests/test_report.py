@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -127,7 +128,7 @@ def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch) -> None:
     board = Scoreboard("01_cost")
     board.measured("ratio", 0.25)
     before = (tmp_path / "01_cost.json").read_text(encoding="utf-8")
-    monkeypatch.setattr(json, "dump", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         board.measured("ratio", 0.5)
     assert [p.name for p in tmp_path.iterdir()] == ["01_cost.json"]

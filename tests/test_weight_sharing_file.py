@@ -407,7 +407,7 @@ def test_a_failed_write_leaves_the_old_file(path: Path, monkeypatch: pytest.Monk
     def fail(*_: object) -> None:
         raise OSError("no space")
 
-    monkeypatch.setattr(file.os, "replace", fail)
+    monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="no space"):
         written(path, network(levels=2))
     assert path.read_bytes() == content

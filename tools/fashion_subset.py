@@ -12,7 +12,6 @@ import gzip
 import hashlib
 import json
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 from helpers.data import DEBIAN, EMBEDDED, read_idx  # noqa: E402
+from helpers.files import write_whole  # noqa: E402
 
 PER_CLASS = 2000
 ORIGINALS = {  # sha256 of the files as Zalando published them
@@ -59,7 +59,7 @@ def rebuild(originals: Path) -> dict[str, bytes]:
 
 
 def write(contents: dict[str, bytes], originals: Path, folder: Path) -> None:
-    """Write the files and checksums.json into a temporary folder, then rename each."""
+    """Write the files and checksums.json, or leave the old ones as they are."""
     files, checksums = {}, {}
     for name, content in contents.items():
         if name.startswith("train"):
@@ -72,11 +72,7 @@ def write(contents: dict[str, bytes], originals: Path, folder: Path) -> None:
         }
     files["checksums.json"] = (json.dumps(checksums, indent=2) + "\n").encode()
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as temporary:
-        for name, packed in files.items():
-            (Path(temporary) / name).write_bytes(packed)
-        for name in files:
-            (Path(temporary) / name).replace(folder / name)
+    write_whole(folder, files)
 
 
 def differences(contents: dict[str, bytes], originals: Path, folder: Path) -> list[str]:

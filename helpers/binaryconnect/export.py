@@ -9,9 +9,7 @@ Source: Umuroglu et al. 2017 (arXiv:1612.07119), batch norm and activation as a 
 Chapter: 03_binaryconnect.
 """
 
-import os
 import re
-import tempfile
 from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
@@ -22,12 +20,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from torch import Tensor, nn
 
 from helpers.binaryconnect.integer import IntegerNetwork, Integers, pack, rank_bits, unpack
 from helpers.binaryconnect.network import BinaryMLP, Codes, Sign
 from helpers.binaryconnect.weights import BinaryLinear
+from helpers.files import write_whole
 
 FORMAT = "binary network 1"
 Terms = tuple[Fraction, Fraction, Fraction, Fraction]
@@ -170,14 +169,7 @@ def write(path: str | Path, network: IntegerNetwork) -> None:
     sizes = " ".join(map(str, network.sizes))
     header = {"format": FORMAT, "activation": network.activation, "sizes": sizes}
     arrays = {name: np.ascontiguousarray(array) for name, array in network.arrays().items()}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    os.close(handle)
-    try:
-        save_file(arrays, temporary, header)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(path.parent, {path.name: save(arrays, header)})
 
 
 def read(path: str | Path) -> IntegerNetwork:

@@ -14,9 +14,7 @@ Chapter: 05_weight_sharing.
 import hashlib
 import json
 import math
-import os
 import struct
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers import models
+from helpers.files import write_whole
 from helpers.weight_sharing import codebook, records
 
 MAGIC = b"NCF5"
@@ -77,7 +76,7 @@ def write(
     again = _parse(content)[0].state_dict()
     if any(not torch.equal(again[name], value) for name, value in state.items()):
         raise AssertionError("the file does not give the same weights back")
-    _replace(Path(path), content)
+    write_whole(Path(path).parent, {Path(path).name: content})
     return length
 
 
@@ -209,15 +208,3 @@ def _tensor(model: nn.Module, name: str) -> Tensor:
     if not isinstance(value, Tensor):
         raise ValueError(f"model has no tensor {name}")
     return value.detach().cpu()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write under a temporary name, then rename: nobody sees half a file."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
