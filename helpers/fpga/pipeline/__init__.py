@@ -1,0 +1,1 @@
+"""From arithmetic to a machine: foldings, FIFOs, stages, and cycles, simulated one by one."""
