@@ -206,18 +206,24 @@ def fake_quantize(x: Tensor, p: QuantizationParameters, rounding: Rounding = "ha
 
 
 def weight_bits_of(
-    bits: int | Mapping[str, int], layers: list[str], default: int | None
+    bits: int | Mapping[str, int | None] | None,
+    layers: list[str],
+    default: int | None,
+    lowest: int = 2,
 ) -> dict[str, int | None]:
-    """Bits per layer name from one number or a mapping; 2 to 8 allowed, unknown names refused."""
+    """Bits per layer name from one number or a mapping; unknown names are refused.
+
+    `lowest` to 8 bits are allowed; None leaves a layer's weights float.
+    """
     if isinstance(bits, Mapping):
         unknown = sorted(set(bits) - set(layers))
         if unknown:
             raise ValueError(f"weight bits for unknown layers {unknown}; the layers are {layers}")
     table = {n: bits.get(n, default) if isinstance(bits, Mapping) else bits for n in layers}
     for name, value in table.items():
-        if value is not None and (type(value) is not int or not 2 <= value <= 8):
+        if value is not None and (type(value) is not int or not lowest <= value <= 8):
             raise ValueError(
-                f"weight bits of {name!r} must be a whole number from 2 to 8, got {value!r}"
+                f"weight bits of {name!r} must be a whole number from {lowest} to 8, got {value!r}"
             )
     return table
 

@@ -201,7 +201,7 @@ def quantize_network(
             assert width is not None
             axis = 0 if per_channel else None
             p = symmetric(node.weight, width, axis=axis, power_of_two=power_of_two)
-            p = _room_for_bias(node, p, before.scale, power_of_two)
+            p = room_for_bias(node.weight, node.bias, p, before.scale, power_of_two=power_of_two)
             unit = (before.scale * p.scale).expand(len(node.bias))
             extra = {
                 "weight_parameters": p,
@@ -213,22 +213,25 @@ def quantize_network(
     return QuantizedNetwork(list(done.values()))
 
 
-def _room_for_bias(
-    node: Node, p: QuantizationParameters, input_scale: Tensor, power_of_two: bool
+def room_for_bias(
+    weight: Tensor,
+    bias: Tensor,
+    p: QuantizationParameters,
+    input_scale: Tensor,
+    *,
+    power_of_two: bool = False,
 ) -> QuantizationParameters:
     """Enlarge weight scales whose bias would not fit |code| <= 2**30; a finer unit for dead channels.
 
     A channel that batch norm has switched off has weights near 0 beside an ordinary bias. Its own
     scale would push the bias code out of int32. Channels of exact zeros take the largest scale.
     """
-    assert node.weight is not None
-    assert node.bias is not None
-    needed = node.bias.double().abs() / (input_scale * BIAS_LIMIT)
+    needed = bias.double().abs() / (input_scale * BIAS_LIMIT)
     scale = p.scale
     if p.axis is None:
         needed = needed.amax()
     else:
-        dead = node.weight.flatten(1).abs().amax(1) == 0
+        dead = weight.flatten(1).abs().amax(1) == 0
         if not dead.all():
             scale = torch.where(dead, scale[~dead].amax(), scale)
     scale = torch.where(needed > scale, finish_scale(needed, power_of_two), scale)
