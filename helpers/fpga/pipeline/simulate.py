@@ -1,0 +1,175 @@
+"""The machine, clock cycle by clock cycle.
+
+In every cycle every stage looks at the state that the last clock edge left, and acts: its output
+register gives a word to the FIFOs behind it, its arithmetic does one step on the window in the line
+buffer, its write port takes a word from each FIFO before it. Then the clock edge makes all of that
+state. Nothing is seen in the cycle in which it happens, so the order of the stages in the loop does
+not matter.
+
+Chapter: 12_fpga_pipeline.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from helpers.fpga.arithmetic import Integers, check_mode
+from helpers.fpga.integer_model import IntegerModel
+from helpers.fpga.pipeline.fifo import Fifo
+from helpers.fpga.pipeline.folding import Design, map_shape
+from helpers.fpga.pipeline.machine import DONE, INPUT, OUTPUT, WORK, Camera, Machine
+from helpers.fpga.pipeline.structure import Depths, Edge, Stage, build, edges
+from helpers.fpga.pipeline.units import unit
+
+STATES = {DONE: "done", WORK: "work", INPUT: "waits for input", OUTPUT: "waits for output"}
+
+
+class DeadlockError(RuntimeError):
+    """Nothing can move any more; the message says who waits for whom."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What the machine did.
+
+    `streams` holds the codes of every stage as `Datapath.trace` gives them; `pushed` the cycle in
+    which each word left its stage; `states` (cycles,) per stage one of DONE, WORK, INPUT, OUTPUT;
+    `fifo_peak` the words each FIFO had to hold, `buffer_peak` the pixels each line buffer held.
+    """
+
+    outputs: npt.NDArray[np.int8]
+    streams: dict[str, npt.NDArray[np.int8]]
+    pushed: dict[str, Integers]
+    states: dict[str, npt.NDArray[np.uint8]]
+    fifo_peak: dict[Edge, int]
+    buffer_peak: dict[tuple[str, int], int]
+    cycles: int
+
+    @property
+    def frame_ends(self) -> Integers:
+        """The cycle after which each frame's last logit is out, (N,)."""
+        last = list(self.pushed.values())[-1]
+        return last.reshape(len(self.outputs), -1)[:, -1]
+
+
+def due_cycles(pixels: int, frames: int, interval: int | None) -> Integers:
+    """When the camera has each pixel: one per cycle, or `interval` cycles per frame, evenly spaced."""
+    if interval is None:
+        return np.arange(pixels * frames)
+    if interval < pixels:
+        raise ValueError(
+            f"interval must be at least {pixels} cycles, one per pixel, got {interval}"
+        )
+    return -(-np.arange(pixels * frames) * interval // pixels)
+
+
+def simulate(
+    model: IntegerModel,
+    design: Design,
+    codes: npt.NDArray[np.int8],
+    *,
+    fifo: Depths = 2,
+    interval: int | None = None,
+    buffers: Mapping[str, int] | None = None,
+    hold: Collection[str] = (),
+    rounding: str = "half_up",
+    multiplier_bits: int = 16,
+) -> Run:
+    """Run frames through the pipeline, one right after the other.
+
+    Args:
+        model: the integer model.
+        design: a folding for each conv and linear layer.
+        codes: the frames, int8 (N, C, H, W).
+        fifo: depth of every FIFO in words, or of single ones by (producer, consumer); None: endless.
+        interval: cycles between frames of the camera, whose pixels come evenly; None: a pixel per
+            cycle, as soon as there is room.
+        buffers: pixels of line buffer by layer name, where they shall not be the usual ones.
+        hold: layers that start a frame only when all of it has arrived.
+        rounding: the requantization, as in `Datapath`.
+        multiplier_bits: its multiplier's width, as in `Datapath`.
+
+    Raises:
+        ValueError: the design or an argument does not fit the model.
+        DeadlockError: every stage waits for another one, as when a FIFO beside a longer path is too
+            shallow.
+    """
+    model.check_input(codes)
+    if len(codes) == 0:
+        raise ValueError("codes must hold at least one frame")
+    mode, stages = check_mode(rounding), build(model, design, buffers=buffers, hold=hold)
+    fifos = {edge: Fifo(depth) for edge, depth in edges(stages, fifo).items()}
+    camera, machines = None, {}
+    for stage in stages:
+        after = [f for (producer, _), f in fifos.items() if producer == stage.name]
+        if stage.windows is None:
+            pixels = codes.transpose(0, 2, 3, 1).reshape(-1, codes.shape[1]).astype(np.int64)
+            due = due_cycles(stage.pixels_out, len(codes), interval)
+            camera = Camera(pixels, due, after)
+            continue
+        before = [fifos[source, stage.name] for source in stage.sources]
+        arithmetic = unit(model, stage, mode, multiplier_bits)
+        machines[stage.name] = Machine(stage, arithmetic, before, after, len(codes))
+    assert camera is not None
+    running: list[Camera | Machine] = [camera, *machines.values()]
+    now = 0
+    while camera.left or any(m.busy for m in machines.values()):
+        moved = [machine.clock(now) for machine in running]
+        if not any(moved):
+            raise DeadlockError(_who_waits(camera, machines, fifos, now))
+        for queue in fifos.values():
+            queue.clock()
+        now += 1
+    words = [camera.words, *(np.array(m.words) for m in machines.values())]
+    names = [stage.name for stage in stages]
+    streams = {
+        stage.name: _maps(stage, found, len(codes))
+        for stage, found in zip(stages, words, strict=True)
+    }
+    return Run(
+        streams[names[-1]].reshape(len(codes), *model.output.shape)
+        if model.output.op != "flatten"
+        else streams[names[-1]].reshape(len(codes), -1),
+        streams,
+        {n: np.array(m.pushed) for n, m in zip(names, running, strict=True)},
+        {n: np.frombuffer(bytes(m.states), np.uint8) for n, m in zip(names, running, strict=True)},
+        {edge: queue.peak for edge, queue in fifos.items()},
+        {(n, i): peak for n, m in machines.items() for i, peak in enumerate(m.peak)},
+        now,
+    )
+
+
+def _maps(stage: Stage, words: Integers, frames: int) -> npt.NDArray[np.int8]:
+    """Words in the order in which they left, as the tensors (N, C, H, W) or (N, F) they stand for."""
+    channels, height, width = map_shape(stage.layer)
+    maps = words.reshape(frames, height, width, channels).transpose(0, 3, 1, 2)
+    return maps.reshape(frames, *stage.layer.shape).astype(np.int8)
+
+
+def _who_waits(
+    camera: Camera, machines: dict[str, Machine], fifos: dict[Edge, Fifo], now: int
+) -> str:
+    """The waits that close a circle, or all of them."""
+    waits: dict[str, tuple[str, str]] = {}  # who: for whom, why
+    for name, machine in machines.items():
+        full = [e for e, f in fifos.items() if e[0] == name and not f.ready]
+        missing = machine.missing() if machine.turn < machine.turns and machine.step == 0 else []
+        if machine.register is not None and full:
+            edge = full[0]
+            why = f"{name} waits for {edge[1]} to take from FIFO {edge[0]} -> {edge[1]}"
+            waits[name] = (edge[1], f"{why}, which is full with {fifos[edge].depth} words")
+        elif missing:
+            source = machine.stage.sources[missing[0]]
+            waits[name] = (source, f"{name} waits for {source} to send")
+    text = [why for _, why in waits.values()]
+    for start in waits:
+        path = [start]
+        while path[-1] in waits and waits[path[-1]][0] not in path:
+            path.append(waits[path[-1]][0])
+        if path[-1] in waits:
+            path = path[path.index(waits[path[-1]][0]) :]
+            text = [waits[name][1] for name in path]
+            break
+    return f"deadlock in cycle {now}: " + "; ".join(text)
