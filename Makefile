@@ -2,6 +2,7 @@
 #
 #   VENV=folder     the environment to use: the active one, else .venv
 #   PYTHON=program  the interpreter that creates it
+#   SOLUTIONS=0     `make book` builds the book without solutions, in _build/html_student
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -32,7 +33,7 @@ $(INSTALLED):
 	@touch $@
 
 book: labs  ## Execute the labs that changed and build the HTML book in _build/html
-	$(PY) -m tools.book
+	$(PY) -m tools.book $(if $(filter 0,$(SOLUTIONS)),--without-solutions)
 
 labs: $(INSTALLED)  ## Execute the labs that changed
 	$(PY) -m tools.labs

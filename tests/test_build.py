@@ -262,16 +262,125 @@ def test_an_unknown_lab_is_named(course: Path, capsys) -> None:
     assert "no lab called '07_none'; the labs are 01_demo" in capsys.readouterr().err
 
 
-def test_an_instructor_can_leave_the_solutions_out(course: Path) -> None:
+ANSWERED = """
+## Check your understanding
+
+**1.** What is asked first?
+
+:::{admonition} Answer
+:class: dropdown
+The quagga of the chapter, $z$.
+:::
+
+**2.** And second?
+
+::::{admonition} Answer
+:class: dropdown
+A quagga with
+
+:::{note}
+a note.
+:::
+::::
+
+The end of the chapter.
+"""
+
+
+@pytest.fixture
+def solved(course: Path) -> Path:
+    """The small course with a solved exercise and answers; every solution is about a quagga."""
     path = course / "labs" / "01_demo.ipynb"
     lab = nbformat.read(path, as_version=4)
-    lab.cells.append(nbformat.v4.new_markdown_cell("answer", metadata={"tags": ["solution"]}))
-    tags = {"tags": ["solution", "hide-cell"]}
-    lab.cells.append(nbformat.v4.new_code_cell("answer = 42", metadata=tags))
+    stub = "def stripes():\n    raise NotImplementedError"
+    folded = "<details>\n<summary>Solution</summary>\n\nThe quagga of the text.\n</details>"
+    both = {"tags": ["solution", "hide-cell"]}
+    show = FIGURE.replace("A line", "A quagga")
+    lab.cells += [
+        nbformat.v4.new_code_cell(stub, metadata={"tags": ["exercise"]}),
+        nbformat.v4.new_markdown_cell(folded, metadata={"tags": ["solution"]}),
+        nbformat.v4.new_code_cell("print('qua' + 'gga', 17)  # the quagga of the code" + show),
+        nbformat.v4.new_markdown_cell("## After the exercise"),
+    ]
+    lab.cells[-2].metadata = nbformat.from_dict(both)
     nbformat.write(lab, path)
-    assert labs.main(["--root", str(course), "--student"]) == 0
-    written = nbformat.read(course / "_build" / "student" / "01_demo.ipynb", as_version=4)
-    assert [cell.source for cell in written.cells] == [cell.source for cell in lab.cells[:-2]]
+    (course / "book" / "01_demo.md").write_text(CHAPTER + ANSWERED)
+    return course
+
+
+def quaggas(folder: Path) -> list[str]:
+    """The files below `folder` that give a solution away, in text or in the name of a tag."""
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and b"quagga" in path.read_bytes().lower()
+    )
+
+
+def test_an_instructor_can_leave_the_solutions_out(solved: Path) -> None:
+    lab = nbformat.read(solved / "labs" / "01_demo.ipynb", as_version=4)
+    left = solved / "_build" / "student" / "renamed.ipynb"
+    left.parent.mkdir(parents=True)
+    left.write_text("a lab of another name")
+    assert labs.main(["--root", str(solved), "--student"]) == 0
+    written = nbformat.read(solved / "_build" / "student" / "01_demo.ipynb", as_version=4)
+    kept = [cell.source for cell in (*lab.cells[:-3], lab.cells[-1])]
+    assert [cell.source for cell in written.cells] == kept
+    assert quaggas(solved / "_build" / "student") == []
+    assert not left.exists()
+
+
+@pytest.mark.slow
+def test_the_students_book_has_no_trace_of_a_solution(solved: Path, capsys) -> None:
+    assert run_labs(solved) == 0
+    assert build(solved) == 0
+    full, student = solved / "_build" / "html", solved / "_build" / "html_student"
+    shown = {"labs/01_demo.html", "_sources/labs/01_demo.ipynb", "book/01_demo.html"}
+    assert shown | {"_sources/book/01_demo.md", "searchindex.js"} <= set(quaggas(full))
+    assert book.main(["--root", str(solved), "--without-solutions"]) == 0
+    assert (student / "labs" / "01_demo.html").exists()
+    assert quaggas(student) == []
+    chapter = (student / "book" / "01_demo.html").read_text()
+    for kept in ("What is asked first?", "And second?", "The end of the chapter."):
+        assert kept in chapter
+    lab = (student / "labs" / "01_demo.html").read_text()
+    for kept in ("NotImplementedError", "After the exercise", "A line of slope 2"):
+        assert kept in lab
+    images = {path.name for path in (student / "_images").glob("*.png")}
+    assert len(images) == 2, "the figures that a solution draws are gone as well"
+    capsys.readouterr()
+    assert build(solved) == 0
+    assert "nothing changed" in capsys.readouterr().out, "the full book stands beside it"
+    assert "book/01_demo.html" in quaggas(full)
+    (solved / "book" / "01_demo.md").write_text(CHAPTER + ANSWERED + "More quagga text.\n")
+    assert book.main(["--root", str(solved), "--without-solutions"]) == 0
+    assert "book/01_demo.html" in quaggas(student), "a changed chapter builds this book again"
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("book/01_demo.md", "```{admonition} Answer\n:class: dropdown\nQuagga.\n```\n"),
+        ("book/intro.md", ":::{dropdown} Solution\nQuagga.\n:::\n"),
+    ],
+)
+def test_an_answer_in_another_form_is_refused(course: Path, file: str, text: str, capsys) -> None:
+    pretend_executed(course)
+    (course / file).write_text(f"# Title\n\n{text}")
+    assert book.main(["--root", str(course), "--without-solutions"]) == 1
+    assert "an answer not in the form of the others" in capsys.readouterr().err
+
+
+def test_an_untagged_solution_is_refused(course: Path, capsys) -> None:
+    path = course / "labs" / "01_demo.ipynb"
+    lab = nbformat.read(path, as_version=4)
+    lab.cells.append(
+        nbformat.v4.new_markdown_cell("<details>\n<summary>Solution</summary></details>")
+    )
+    nbformat.write(lab, path)
+    pretend_executed(course)
+    assert book.main(["--root", str(course), "--without-solutions"]) == 1
+    assert "a solution without the tag" in capsys.readouterr().err
 
 
 def text_of(file: str, text: str) -> Callable[[Path], object]:
@@ -395,6 +504,11 @@ def test_make_installs_only_when_the_requirements_changed(recorded, tmp_path: Pa
     (tmp_path / "constraints.txt").write_text("numpy==2.0\n")
     assert recorded("book", "VENV=env") == first
     assert len(list((tmp_path / "env").glob(".installed-*"))) == 1
+
+
+@pytest.mark.parametrize(("value", "option"), [("0", " --without-solutions"), ("1", ""), ("", "")])
+def test_make_can_leave_the_solutions_out(recorded, value: str, option: str) -> None:
+    assert recorded("book", "VENV=env", f"SOLUTIONS={value}")[-1] == f"-m tools.book{option}"
 
 
 def test_make_takes_the_active_environment(recorded, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 `python -m tools.book` puts `_config.yml`, `_toc.yml`, `book/`, the labs that `tools.labs` executed
 and freshly drawn figures into `_build/stage`, runs jupyter-book on it with every warning an error,
 checks the pages, and only then replaces `_build/html`. With nothing changed it does nothing.
+`--without-solutions` builds a second book, in `_build/html_student`, without the labs' solutions and
+without the answers under the chapters' questions; the first one stays as it is.
 `--links` asks every external address that the pages name whether it answers.
 """
 
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import nbformat
 import yaml
 from sphinx_external_toc.parsing import MalformedError, parse_toc_yaml
 
@@ -30,6 +33,7 @@ from tools import labs
 
 ROOT = labs.ROOT
 GENERATED = {"genindex", "search", "index"}  # pages that Sphinx adds to those of the contents
+ANSWER = re.compile(r"(?ms)^(:{3,})\{admonition\} Answer\n.*?^\1[ \t]*\n?")
 TOOLS = ("jupyter-book", "sphinx", "myst-nb", "sphinx-book-theme", "matplotlib")
 
 
@@ -147,7 +151,22 @@ def draw(root: Path, folder: Path) -> list[str]:
     return drawn
 
 
-def stage(root: Path, found: list[str], folder: Path) -> None:
+def leave_out_solutions(folder: Path) -> None:
+    """Take the solutions out of the staged labs and the answers out of the staged chapters."""
+    for path in sorted((folder / "labs").glob("*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        labs.strip_solutions(notebook)
+        if any("<summary>Solution" in cell.source for cell in notebook.cells):
+            raise BookError(f"labs/{path.stem}: a solution without the tag `solution`")
+        nbformat.write(notebook, path)
+    for path in sorted(folder.rglob("*.md")):
+        text = ANSWER.sub("", path.read_text(encoding="utf-8"))
+        if re.search(r"(?im)^\W*\{(admonition|dropdown)\} *(answer|solution)", text):
+            raise BookError(f"{path.relative_to(folder)}: an answer not in the form of the others")
+        path.write_text(text, encoding="utf-8")
+
+
+def stage(root: Path, found: list[str], folder: Path, solutions: bool = True) -> None:
     """Lay out in `folder` everything that jupyter-book reads."""
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     config.setdefault("parse", {})["myst_substitutions"] = substitutions(root, found)
@@ -167,6 +186,8 @@ def stage(root: Path, found: list[str], folder: Path) -> None:
         if not labs.fresh(root, name):
             raise BookError(f"labs/{name} has not been executed since it changed: run `make labs`")
         shutil.copy(root / "_build" / "labs" / f"{name}.ipynb", folder / "labs")
+    if not solutions:
+        leave_out_solutions(folder)
     used = "".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.md"))
     for name in draw(root, folder / "book" / "figures"):
         if f"figures/{name}.svg" not in used:
@@ -253,10 +274,16 @@ def page_faults(html: Path, page: str, parsed: dict[str, Page]) -> Iterator[str]
             yield f"{page}: link to {address}, but that page has no such place"
 
 
-def build(root: Path) -> bool:
+def products(root: Path, solutions: bool = True) -> tuple[Path, Path]:
+    """The folder of the book's pages, and the file that says what they were made from."""
+    suffix = "" if solutions else "_student"
+    return root / "_build" / f"html{suffix}", root / "_build" / f"book{suffix}.json"
+
+
+def build(root: Path, solutions: bool = True) -> bool:
     """Build the book if something changed; say whether there was anything to do."""
     found = pages(root)
-    target, note = root / "_build" / "html", root / "_build" / "book.json"
+    target, note = products(root, solutions)
     stale = [name for name in lab_pages(found) if not labs.fresh(root, name)]
     if stale:
         raise BookError(f"labs changed since they were executed: {', '.join(stale)} (`make labs`)")
@@ -265,7 +292,7 @@ def build(root: Path) -> bool:
         return False
     folder, log = root / "_build" / "stage", root / "_build" / "book.log"
     folder.parent.mkdir(exist_ok=True)
-    stage(root, found, folder)
+    stage(root, found, folder, solutions)
     with tempfile.TemporaryDirectory(prefix=".book-", dir=root / "_build") as temporary:
         if not sphinx(folder, Path(temporary), log):
             raise BookError("\n".join([*complaints(log), f"(the whole log: {log})"]))
@@ -296,20 +323,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--root", type=Path, default=ROOT, help="folder of the course")
     parser.add_argument("--links", action="store_true", help="check the external links instead")
+    parser.add_argument(
+        "--without-solutions", action="store_true", help="build the students' book instead"
+    )
     options = parser.parse_args(arguments)
     root: Path = options.root.resolve()
+    target, note = products(root, not options.without_solutions)
     try:
         if options.links:
             check_links(root)
             print("book: every external link answers")
             return 0
-        changed = build(root)
+        changed = build(root, not options.without_solutions)
     except BookError as error:
         print(f"{error}\nbook: FAILED", file=sys.stderr)
         return 1
-    result: dict[str, Any] = json.loads((root / "_build" / "book.json").read_text())
+    result: dict[str, Any] = json.loads(note.read_text())
     state = "built" if changed else "nothing changed"
-    print(f"book: {state}, {result['pages']} pages in {root / '_build' / 'html'}")
+    print(f"book: {state}, {result['pages']} pages in {target}")
     return 0
 
 

@@ -248,16 +248,23 @@ def discard(root: Path, name: str) -> None:
         (root / "_build" / file).unlink(missing_ok=True)
 
 
+def strip_solutions(notebook: nbformat.NotebookNode) -> None:
+    """Leave out the cells tagged `solution`: the folded text, its code and what that put out."""
+    notebook.cells = [
+        cell for cell in notebook.cells if "solution" not in cell.metadata.get("tags", [])
+    ]
+
+
 def without_solutions(root: Path) -> list[Path]:
     """Write each lab without its solutions to `_build/student`, for a class that hands work in."""
     folder = root / "_build" / "student"
     folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob("*.ipynb"):
+        path.unlink()  # a lab that was renamed leaves nothing behind
     written = []
     for name in names(root):
         notebook = nbformat.read(root / "labs" / f"{name}.ipynb", as_version=4)
-        notebook.cells = [
-            cell for cell in notebook.cells if "solution" not in cell.metadata.get("tags", [])
-        ]
+        strip_solutions(notebook)
         nbformat.write(notebook, folder / f"{name}.ipynb")
         written.append(folder / f"{name}.ipynb")
     return written
