@@ -27,6 +27,7 @@ __all__ = [
     "fold_convolution",
     "from_gaps",
     "gap_fields",
+    "grade",
     "grouped_macs",
     "grouped_shape",
     "integer_threshold",
@@ -43,6 +44,7 @@ __all__ = [
     "rank_masks",
     "ratio_mask",
     "repaired_neuron",
+    "report",
     "requantize_half_up",
     "rounding_shift",
     "saving_multiplier",
@@ -150,6 +152,7 @@ from helpers.checks.fpga_datapath import (  # noqa: E402
     repaired_neuron,
     requantize_half_up,
 )
+from helpers.checks.grading import grade, report  # noqa: E402
 from helpers.checks.low_rank import (  # noqa: E402
     energy_rank,
     factor_linear,
