@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from helpers.quantization.grids import QuantizationParameters, fake_quantize, symmetric
+
 
 class _LSQ(Function):
     @staticmethod
@@ -67,3 +69,22 @@ def initial_step(v: Tensor, q_p: int, *, axis: int | None = None) -> Tensor:
     step = 2 * mean / math.sqrt(q_p)
     largest = step.max()
     return torch.where(step > 0, step, largest if largest > 0 else torch.ones_like(largest))
+
+
+def least_squares_step(v: Tensor, bits: int, *, axis: int | None = None) -> Tensor:
+    """The step of least squared error among 5 % ... 100 % of max|v| / q_p, one or one per index.
+
+    `bits` counts a restricted symmetric range (q_n = q_p). A network that was trained without the
+    quantizer starts from here with far less lost than from `initial_step`, which suits layers
+    of thousands of weights and long training. Indices with zeros only get step 1.
+    """
+    v, p = v.detach(), symmetric(v.detach(), bits, axis=axis)
+    best = torch.full_like(p.scale, torch.inf)
+    step = p.scale.clone()
+    for percent in range(100, 4, -5):
+        part = QuantizationParameters(p.scale * percent / 100, p.zero_point, p.qmin, p.qmax, axis)
+        error = (fake_quantize(v, part) - v).double().square()
+        error = error.sum() if axis is None else error.transpose(0, axis).flatten(1).sum(1)
+        step = torch.where(error < best, part.scale, step)
+        best = torch.minimum(error, best)
+    return step.to(v.dtype)

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers.qat.fake import round_ste
-from helpers.qat.quantizers import STEPS, ActivationQuantizer, WeightQuantizer
+from helpers.qat.quantizers import SMALLEST_FACTOR, STEPS, ActivationQuantizer, WeightQuantizer
 from helpers.quantization.calibration import CALIBRATION, min_max
 from helpers.quantization.folding import symbolic_trace
 from helpers.quantization.graph import Node, before_activation, trace
@@ -34,9 +34,6 @@ from helpers.quantization.network import QuantizedNetwork, QuantizedNode, observ
 
 BATCH_NORM = ("folded", "frozen")
 Norm = nn.BatchNorm1d | nn.BatchNorm2d
-SMALLEST_FACTOR = (
-    1e-10  # stands in for the folding factor of a channel that batch norm switched off
-)
 
 
 class QATNetwork(nn.Module):
@@ -110,18 +107,20 @@ class QATNetwork(nn.Module):
         quantizer = self.weights.get(node.name)
         norm = self.norm(node.name)
         if norm is not None and norm.training and not self.statistics_frozen:
-            factor = _factor(norm).detach()
+            factor = factor_of(norm)
+            assert factor is not None
+            factor = factor.detach()
             factor = torch.where(factor.abs() < SMALLEST_FACTOR, SMALLEST_FACTOR, factor)
             weight = _times(layer.weight, factor)
             if quantizer is not None:
-                weight = quantizer(weight, quantizer.grid(weight), x.dtype)
+                weight = quantizer(weight, quantizer.grid(weight, factor), x.dtype)
             y = before_activation(node, [x], weight, torch.zeros_like(factor).to(x.dtype))
             y = y / factor.to(x.dtype).reshape((-1,) + (1,) * (y.ndim - 2))
             return norm(y if layer.bias is None else y + _channels(layer.bias, y))
         weight, bias = folded(layer, norm)
         if quantizer is None:
             return before_activation(node, [x], weight.to(x.dtype), bias.to(x.dtype))
-        p = quantizer.grid(weight, bias, scale)
+        p = quantizer.grid(weight, factor_of(norm), bias, scale)
         weight = quantizer(weight, p, x.dtype)
         if scale is not None:
             unit = (scale * p.scale).expand(len(bias))
@@ -141,8 +140,10 @@ def _channels(bias: Tensor, y: Tensor) -> Tensor:
     return bias.to(y.dtype).reshape((-1,) + (1,) * (y.ndim - 2))
 
 
-def _factor(norm: Norm) -> Tensor:
-    """gamma / sqrt(running variance + eps), float64 (C,)."""
+def factor_of(norm: Norm | None) -> Tensor | None:
+    """What folding multiplies the weights by, gamma / sqrt(running variance + eps), float64 (C,)."""
+    if norm is None:
+        return None
     assert norm.running_var is not None
     gamma = norm.weight.double() if norm.affine else torch.ones_like(norm.running_var).double()
     return gamma / torch.sqrt(norm.running_var.double() + norm.eps)
@@ -156,9 +157,9 @@ def _times(weight: Tensor, factor: Tensor) -> Tensor:
 def folded(layer: nn.Conv2d | nn.Linear, norm: Norm | None) -> tuple[Tensor, Tensor]:
     """Weight and bias with the running statistics folded in: `fold_batch_norm`, with gradients."""
     bias = layer.bias if layer.bias is not None else layer.weight.new_zeros(len(layer.weight))
-    if norm is None:
+    factor = factor_of(norm)
+    if norm is None or factor is None:
         return layer.weight, bias
-    factor = _factor(norm)
     assert norm.running_mean is not None
     beta = norm.bias.double() if norm.affine else torch.zeros_like(factor)
     bias = beta + factor * (bias.double() - norm.running_mean.double())
@@ -217,7 +218,11 @@ def prepare(
     for name, bits in weight_bits_of(weight_bits, list(weighted), 8, lowest=1).items():
         if bits is not None:
             network._weights[_key(name)] = WeightQuantizer(
-                bits, weighted[name], per_channel=per_channel, step=step
+                bits,
+                weighted[name],
+                factor_of(network.norm(name)),
+                per_channel=per_channel,
+                step=step,
             )
     summaries = observe(nodes, calibration) if activation_bits is not None else {}
     for name, summary in summaries.items():
@@ -225,7 +230,7 @@ def prepare(
         rule = min_max if name == nodes[0].name else CALIBRATION[method]
         low, high = rule(summary, activation_bits)
         network._activations[_key(name)] = ActivationQuantizer(
-            activation_bits, summary, low, high, step=step, fixed=name == nodes[0].name
+            activation_bits, low, high, step=step, fixed=name == nodes[0].name
         )
     return network.eval()
 
@@ -240,8 +245,8 @@ def freeze_ranges_(network: QATNetwork) -> QATNetwork:
     """The ranges of activations stay as they are; learned steps of activations stop learning."""
     for quantizer in network.activations.values():
         quantizer.frozen = True
-        if quantizer.log_step is not None:
-            quantizer.log_step.requires_grad_(False)
+        if quantizer.step is not None:
+            quantizer.step.requires_grad_(False)
     return network
 
 
@@ -271,7 +276,8 @@ def convert(network: QATNetwork) -> QuantizedNetwork:
             if node.name not in weights:
                 raise ValueError(f"the weights of {node.name!r} are float: give them weight_bits")
             before = done[node.inputs[0]].output
-            p = weights[node.name].grid(node.weight, node.bias, before.scale)
+            factor = factor_of(network.norm(node.name))
+            p = weights[node.name].grid(node.weight, factor, node.bias, before.scale)
             unit = (before.scale * p.scale).expand(len(node.bias))
             extra = {
                 "weight_parameters": p,
