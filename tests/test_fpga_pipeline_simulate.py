@@ -93,7 +93,7 @@ def test_no_machine_beats_its_slowest_stage_and_deep_fifos_reach_it(model, data)
     design = data.draw(designs(model))
     bound, frames = frame_interval(model, design), 6
     ends = schedule(model, design, frames, fifo=40).frame_ends
-    assert ends[-1] - ends[0] >= (frames - 1) * bound
+    assert ends[-1] + 1 >= frames * bound  # the slowest stage works that long
     free = list(free_schedule(model, design, frames).values())[-1].reshape(frames, -1)[:, -1]
     assert np.diff(free)[-1] == bound, (np.diff(free), bound)
     depths = sized_fifos(model, design, frames)

@@ -48,6 +48,8 @@ class Fifo:
 
     def clock(self) -> None:
         """The clock edge: what was given is inside, what was taken is gone."""
+        if self.incoming is None and len(self.words) == self.occupied:
+            return
         if self.incoming is not None:
             self.words.append(self.incoming)
             self.incoming = None

@@ -24,7 +24,8 @@ class Machine:
         assert stage.windows is not None
         self.stage, self.unit, self.before, self.after = stage, unit, before, after
         self.windows, self.turns = stage.windows, frames * stage.turns
-        self.turn = self.step = 0  # the position, counted over all frames
+        self.ready = [ready.ravel().tolist() for ready in stage.ready]
+        self.pixel_words = [stage.channels // width for width in stage.word]
         self.loaded = [0 for _ in before]  # words, counted over all frames
         # the last row is no memory: it is the constant that slot -1, padding, selects
         shape = (stage.buffer + 1, stage.channels)
@@ -34,6 +35,26 @@ class Machine:
         self.pushed: list[int] = []
         self.states = bytearray()
         self.peak = [0 for _ in before]
+        self._point(0)
+
+    def _point(self, turn: int) -> None:
+        """Point the controller at a turn, counted over all frames.
+
+        `need` counts the words of each input that must have arrived; pixels below `room` have a
+        place in the line buffer; `slots` are the places of the window's positions.
+        """
+        stage, windows = self.stage, self.windows
+        frame, within = divmod(turn, stage.turns)
+        window, group = divmod(within, stage.groups)
+        self.turn, self.step, self.group = turn, 0, group
+        both = zip(self.ready, stage.words_in, strict=True)
+        self.need = [frame * words + ready[within] for ready, words in both]
+        self.emits = stage.turns == stage.words_out or window == windows.count - 1
+        if group == 0:
+            self.room = frame * windows.pixels + int(windows.keep[window]) + stage.buffer
+            taps = windows.taps[window]
+            place = (taps + frame * windows.pixels) % stage.buffer
+            self.slots = np.where(taps < 0, -1, place)
 
     @property
     def busy(self) -> bool:
@@ -43,7 +64,7 @@ class Machine:
 
     def clock(self, now: int) -> bool:
         """One cycle; whether anything moved."""
-        room = self._oldest() + self.stage.buffer  # registers of the last clock edge
+        room = self.room  # a place that becomes free in this cycle is seen in the next
         moved = self._give(now)
         state = self._compute()
         self.states.append(state)
@@ -63,52 +84,34 @@ class Machine:
 
     def _compute(self) -> int:
         """One step of arithmetic, if the window is complete and the result has a place to go."""
-        stage = self.stage
         if self.turn == self.turns:
             return DONE
-        frame, turn = divmod(self.turn, stage.turns)
-        window, group = divmod(turn, stage.groups)
         if self.step == 0 and self.missing():
             return INPUT
-        last = self.step == stage.steps - 1
-        emits = stage.turns == stage.words_out or window == self.windows.count - 1
-        if last and emits and self.register is not None:
+        last = self.step == self.stage.steps - 1
+        if last and self.emits and self.register is not None:
             return OUTPUT
-        taps = self.windows.taps[window]
-        slots = np.where(taps < 0, -1, (taps + frame * self.windows.pixels) % stage.buffer)
-        result = self.unit.step(self.memories, slots, group, self.step)
+        result = self.unit.step(self.memories, self.slots, self.group, self.step)
         self.step += 1
         if last:
-            self.step, self.turn = 0, self.turn + 1
-            if emits:
-                self.register = (result, group)
+            if self.emits:
+                self.register = (result, self.group)
+            self._point(self.turn + 1)
         return WORK
 
     def missing(self) -> list[int]:
         """Which inputs have not delivered all that the next turn reads."""
-        frame, turn = divmod(self.turn, self.stage.turns)
-        return [
-            i
-            for i, (loaded, ready, words) in enumerate(
-                zip(self.loaded, self.stage.ready, self.stage.words_in, strict=True)
-            )
-            if loaded < frame * words + ready.flat[turn]
-        ]
-
-    def _oldest(self) -> int:
-        """The oldest pixel, counted over all frames, that is still needed."""
-        frame, turn = divmod(self.turn, self.stage.turns)
-        return frame * self.windows.pixels + int(self.windows.keep[turn // self.stage.groups])
+        return [i for i, need in enumerate(self.need) if self.loaded[i] < need]
 
     def _load(self, room: int) -> bool:
         """FIFO to line buffer: a word from each input whose place there is free."""
         moved = False
-        for i, (fifo, memory, width) in enumerate(
-            zip(self.before, self.memories, self.stage.word, strict=True)
-        ):
-            pixel, word = divmod(self.loaded[i], self.stage.channels // width)
+        for i, fifo in enumerate(self.before):
+            pixel, word = divmod(self.loaded[i], self.pixel_words[i])
             if fifo.valid and pixel < room:
-                memory[pixel % self.stage.buffer, word * width : (word + 1) * width] = fifo.pop()
+                width = self.stage.word[i]
+                block = slice(word * width, (word + 1) * width)
+                self.memories[i][pixel % self.stage.buffer, block] = fifo.pop()
                 self.loaded[i] += 1
                 self.peak[i] = max(self.peak[i], pixel + 1 - room + self.stage.buffer)
                 moved = True
