@@ -92,8 +92,9 @@ def test_without_limits_the_running_maximum_is_exact(model, data):
 def test_no_machine_beats_its_slowest_stage_and_deep_fifos_reach_it(model, data):
     design = data.draw(designs(model))
     bound, frames = frame_interval(model, design), 6
-    ends = schedule(model, design, frames, fifo=40).frame_ends
-    assert ends[-1] + 1 >= frames * bound  # the slowest stage works that long
+    times = schedule(model, design, frames, fifo=40)
+    # the slowest stage works that long, though nobody may read its very last words
+    assert max(pushed[-1] for pushed in times.pushed.values()) + 1 >= frames * bound
     free = list(free_schedule(model, design, frames).values())[-1].reshape(frames, -1)[:, -1]
     assert np.diff(free)[-1] == bound, (np.diff(free), bound)
     depths = sized_fifos(model, design, frames)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from tqdm.auto import tqdm
 
 from helpers.fpga.arithmetic import Integers, check_mode
 from helpers.fpga.integer_model import IntegerModel
@@ -76,6 +77,7 @@ def simulate(
     hold: Collection[str] = (),
     rounding: str = "half_up",
     multiplier_bits: int = 16,
+    progress: bool = False,
 ) -> Run:
     """Run frames through the pipeline, one right after the other.
 
@@ -90,6 +92,7 @@ def simulate(
         hold: layers that start a frame only when all of it has arrived.
         rounding: the requantization, as in `Datapath`.
         multiplier_bits: its multiplier's width, as in `Datapath`.
+        progress: show a bar that counts the words of the last stage.
 
     Raises:
         ValueError: the design or an argument does not fit the model.
@@ -114,14 +117,17 @@ def simulate(
         machines[stage.name] = Machine(stage, arithmetic, before, after, len(codes))
     assert camera is not None
     running: list[Camera | Machine] = [camera, *machines.values()]
-    now = 0
-    while camera.left or any(m.busy for m in machines.values()):
-        moved = [machine.clock(now) for machine in running]
-        if not any(moved):
-            raise DeadlockError(_who_waits(camera, machines, fifos, now))
-        for queue in fifos.values():
-            queue.clock()
-        now += 1
+    last, total, now = running[-1], len(codes) * stages[-1].words_out, 0
+    with tqdm(total=total, disable=not progress, leave=False, unit="word") as bar:
+        while camera.left or any(m.busy for m in machines.values()):
+            moved = [machine.clock(now) for machine in running]
+            if not any(moved):
+                raise DeadlockError(_who_waits(stages[0].name, camera, machines, fifos, now))
+            for queue in fifos.values():
+                queue.clock()
+            now += 1
+            if progress:
+                bar.update(len(last.pushed) - bar.n)
     words = [camera.words, *(np.array(m.words) for m in machines.values())]
     names = [stage.name for stage in stages]
     streams = {
@@ -129,9 +135,7 @@ def simulate(
         for stage, found in zip(stages, words, strict=True)
     }
     return Run(
-        streams[names[-1]].reshape(len(codes), *model.output.shape)
-        if model.output.op != "flatten"
-        else streams[names[-1]].reshape(len(codes), -1),
+        streams[names[-1]].reshape(len(codes), *model.output.shape),
         streams,
         {n: np.array(m.pushed) for n, m in zip(names, running, strict=True)},
         {n: np.frombuffer(bytes(m.states), np.uint8) for n, m in zip(names, running, strict=True)},
@@ -149,27 +153,27 @@ def _maps(stage: Stage, words: Integers, frames: int) -> npt.NDArray[np.int8]:
 
 
 def _who_waits(
-    camera: Camera, machines: dict[str, Machine], fifos: dict[Edge, Fifo], now: int
+    first: str, camera: Camera, machines: dict[str, Machine], fifos: dict[Edge, Fifo], now: int
 ) -> str:
     """The waits that close a circle, or all of them."""
     waits: dict[str, tuple[str, str]] = {}  # who: for whom, why
-    for name, machine in machines.items():
-        full = [e for e, f in fifos.items() if e[0] == name and not f.ready]
-        missing = machine.missing() if machine.turn < machine.turns and machine.step == 0 else []
-        if machine.register is not None and full:
-            edge = full[0]
-            why = f"{name} waits for {edge[1]} to take from FIFO {edge[0]} -> {edge[1]}"
-            waits[name] = (edge[1], f"{why}, which is full with {fifos[edge].depth} words")
+    giving = {first: camera.left > 0} | {n: m.register is not None for n, m in machines.items()}
+    for name, gives in giving.items():
+        full = [edge for edge, fifo in fifos.items() if edge[0] == name and not fifo.ready]
+        missing = [] if name == first else machines[name].missing()
+        if gives and full:
+            reader, depth = full[0][1], fifos[full[0]].depth
+            words = f"{depth} word" + "s" * (depth != 1)
+            why = f"{name} waits for {reader} to take from FIFO {name} -> {reader}"
+            waits[name] = (reader, f"{why}, full with {words}")
         elif missing:
-            source = machine.stage.sources[missing[0]]
+            source = machines[name].stage.sources[missing[0]]
             waits[name] = (source, f"{name} waits for {source} to send")
-    text = [why for _, why in waits.values()]
-    for start in waits:
-        path = [start]
-        while path[-1] in waits and waits[path[-1]][0] not in path:
-            path.append(waits[path[-1]][0])
-        if path[-1] in waits:
-            path = path[path.index(waits[path[-1]][0]) :]
-            text = [waits[name][1] for name in path]
-            break
-    return f"deadlock in cycle {now}: " + "; ".join(text)
+    path = list(waits)[:1]
+    while path and path[-1] in waits:
+        following = waits[path[-1]][0]
+        if following in path:
+            circle = [waits[name][1] for name in path[path.index(following) :]]
+            return f"deadlock in cycle {now}: " + "; ".join(circle)
+        path.append(following)
+    return f"deadlock in cycle {now}: " + "; ".join(why for _, why in waits.values())

@@ -72,6 +72,11 @@ class Stage:
         return self.pixels_out * self.groups
 
 
+def buffer_bytes(stages: list[Stage]) -> dict[str, int]:
+    """Bytes of line buffer by stage, one byte per code; an add has two."""
+    return {s.name: s.buffer * s.channels * len(s.sources) for s in stages if s.sources}
+
+
 def build(
     model: IntegerModel,
     design: Design,
