@@ -14,11 +14,14 @@ __all__ = [
     "Wrong",
     "accumulator_width",
     "affine_parameters",
+    "background_labels",
     "best_bias",
     "canonical_codes",
     "centroid_gradient",
     "channel_scales",
+    "cheapest_cut",
     "dead_bias",
+    "dense_weights",
     "distillation_loss",
     "energy_rank",
     "exercise",
@@ -41,6 +44,7 @@ __all__ = [
     "one_convolution",
     "padded_convolution",
     "pair_subgradient",
+    "quotient_follows",
     "rank_masks",
     "ratio_mask",
     "repaired_neuron",
@@ -145,6 +149,12 @@ from helpers.checks.distillation import (  # noqa: E402
     distillation_loss,
     soft_gradient,
     train_unfrozen,
+)
+from helpers.checks.edge_recipe import (  # noqa: E402
+    background_labels,
+    cheapest_cut,
+    dense_weights,
+    quotient_follows,
 )
 from helpers.checks.fpga_datapath import (  # noqa: E402
     accumulator_width,
