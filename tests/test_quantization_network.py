@@ -259,6 +259,11 @@ def test_calibration_data_is_checked() -> None:
     model, x = randomize(Residual()), images(4, 2, 20, 21)
     with pytest.raises(ValueError, match="calibration data is empty"):
         quantize_network(model, x[:0])
+    blank = torch.tensor([0.0, 1.5]).reshape(2, 1, 1, 1).expand(2, 2, 20, 21)
+    for constant in (blank, blank[1:]):
+        with pytest.raises(ValueError, match=rf"{len(constant)} constant image"):
+            quantize_network(model, constant)
+    quantize_network(model, torch.cat([blank, x]))  # a blank image among others is no reason
     with pytest.raises(ValueError, match="calibration must be a tensor"):
         quantize_network(model, [x])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="does not take an input of shape"):

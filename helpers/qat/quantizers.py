@@ -102,17 +102,23 @@ class WeightQuantizer(nn.Module):
             return p
         return room_for_bias(weight, bias.detach(), p, input_scale)
 
+    def _alive(self, weight: Tensor) -> Tensor:
+        """1.0 for channels (or the tensor) with a weight other than 0: a sign bit cannot say 0."""
+        size = weight.detach().abs()
+        size = size.amax() if self.axis is None else size.flatten(1).amax(1)
+        return (size > 0).to(weight.dtype).reshape((-1,) + (1,) * (weight.ndim - 1))
+
     def codes(self, weight: Tensor, p: QuantizationParameters) -> Tensor:
         """int32 codes of the weight on its grid."""
         if self.bits == 1:
-            return torch.where(weight.detach() >= 0, 1, -1).to(torch.int32)
+            return (torch.where(weight.detach() >= 0, 1, -1) * self._alive(weight)).to(torch.int32)
         return quantize(weight.detach(), p)
 
     def forward(self, weight: Tensor, p: QuantizationParameters, dtype: torch.dtype) -> Tensor:
         """The folded weight on its grid `p`, as `dtype`, with a gradient for weight (and step)."""
         scale, zero_point = p.like(weight)
         if self.bits == 1:
-            return sign_ste(weight, scale, dtype=dtype)
+            return sign_ste(weight, scale * self._alive(weight), dtype=dtype)
         if self.step is not None and torch.is_grad_enabled():
             change = self.step.change.reshape(scale.shape)
             step = scale * torch.exp(

@@ -148,6 +148,12 @@ def observe(nodes: list[Node], calibration: Tensor, batch_size: int = 100) -> di
     """One `Summary` per layer that needs a range of its own, from images (N, C, H, W)."""
     if len(calibration) == 0:
         raise ValueError("the calibration data is empty: at least one image is needed")
+    pixels = calibration.flatten(1)
+    if pixels.shape[1] > 1 and (pixels == pixels[:, :1]).all():
+        raise ValueError(
+            f"calibration holds {len(calibration)} constant image(s), all pixels alike: they say "
+            "nothing about the ranges of real images; a few hundred training images do"
+        )
     summaries = {n.name: Summary() for n in nodes if n.op in ("input", "conv", "linear", "add")}
     for batch in calibration.split(batch_size):
         values = run_float(nodes, batch)
@@ -174,7 +180,8 @@ def quantize_network(
     hundred are enough. `weight_bits` is 2 to 8, for all layers or by layer name (8 for the rest);
     `activation_bits` 2 to 8; `method` names a rule of `helpers.quantization.calibration.CALIBRATION`, used for
     every layer but the input, which keeps its full range. `power_of_two` restricts every scale to
-    2**k. ValueError for unknown operators, NaN weights, bad shapes, names or widths.
+    2**k. ValueError for unknown operators, NaN weights, bad shapes, names or widths, and for
+    calibration images without any contrast.
     """
     if method not in CALIBRATION:
         raise ValueError(f"method must be one of {sorted(CALIBRATION)}, got {method!r}")
