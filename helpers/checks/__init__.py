@@ -60,8 +60,11 @@ __all__ = [
     "soft_gradient",
     "split_geometry",
     "stale_parameters",
+    "step_gradient",
     "stochastic_sign",
+    "straight_through",
     "train_unfrozen",
+    "training_weight",
     "xnor_sum",
 ]
 
@@ -176,6 +179,11 @@ from helpers.checks.pruning import (  # noqa: E402
     masked_step,
     pair_subgradient,
     ratio_mask,
+)
+from helpers.checks.qat import (  # noqa: E402
+    step_gradient,
+    straight_through,
+    training_weight,
 )
 from helpers.checks.quantization import (  # noqa: E402
     affine_parameters,

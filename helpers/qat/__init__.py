@@ -9,7 +9,7 @@ Chapter: 09b_qat.
 """
 
 from helpers.qat.fake import fake_quantize_ste, round_ste, sign_ste
-from helpers.qat.lsq import initial_step, lsq
+from helpers.qat.lsq import initial_step, least_squares_step, lsq
 from helpers.qat.network import (
     QATNetwork,
     convert,
@@ -28,6 +28,7 @@ __all__ = [
     "freeze_ranges_",
     "freeze_statistics_",
     "initial_step",
+    "least_squares_step",
     "lsq",
     "prepare",
     "round_ste",

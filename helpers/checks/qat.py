@@ -1,0 +1,117 @@
+"""Checks of the exercises in lab 09b_qat.
+
+Chapter: 09b_qat.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from helpers.checks import exercise, expect
+
+__all__ = ["step_gradient", "straight_through", "training_weight"]
+
+
+@exercise
+def straight_through(function: Callable[..., Any]) -> None:
+    """`straight_through(x, scale, zero_point, qmin, qmax, upstream)`: the gradient for x."""
+    cases = [
+        (
+            [-2.6, -2.4, 0.2, 1.4, 1.6],
+            1.0,
+            0,
+            -2,
+            1,
+            [0, 2, 3, 4, 0],
+            "a value clipped passes nothing",
+        ),
+        ([-2.5, -2.51, 1.5, 1.49], 1.0, 0, -2, 1, [1, 0, 0, 4], "look at the rounded code"),
+        ([-0.6, 0.0, 2.9, 3.3], 0.5, -2, -4, 3, [1, 2, 0, 0], "the zero-point moves the window"),
+        ([-1.2, 2.2, 2.9], 0.5, 0, -4, 3, [1, 0, 0], "the scale divides"),
+    ]
+    for values, scale, zero_point, qmin, qmax, expected, hint in cases:
+        x = torch.tensor(values)
+        upstream = torch.arange(1.0, len(values) + 1)
+        answer = torch.as_tensor(function(x, scale, zero_point, qmin, qmax, upstream))
+        expect(
+            tuple(answer.shape) == tuple(x.shape),
+            f"the gradient has the shape of x, {tuple(x.shape)}, got {tuple(answer.shape)}",
+        )
+        expect(
+            torch.allclose(answer.float(), torch.tensor(expected, dtype=torch.float32)),
+            f"x={values}, scale={scale}, zero_point={zero_point}, codes {qmin}..{qmax}, "
+            f"upstream={upstream.tolist()}: got {answer.tolist()}, not {expected}; {hint}",
+        )
+
+
+@exercise
+def step_gradient(function: Callable[..., Any]) -> None:
+    """`step_gradient(v, step, q_n, q_p, upstream)`: LSQ's gradient of one shared step."""
+    singles = [
+        (0.3, -0.3, "inside it is round(v/s) - v/s"),
+        (1.8, 0.2, "inside it is round(v/s) - v/s"),
+        (-1.2, 0.2, "inside it is round(v/s) - v/s"),
+        (9.0, 3.0, "above the grid the output is q_p * step"),
+        (-9.0, -4.0, "below the grid the output is -q_n * step"),
+        (3.25, 3.0, "3.25 lies outside q_p = 3, though it rounds to 3: the mask is on v/s"),
+    ]
+    for value, slope, hint in singles:
+        v = torch.tensor([2.0 * value])  # step 2
+        answer = float(function(v, 2.0, 4, 3, torch.ones(1)))
+        expect(
+            abs(answer - slope / math.sqrt(3)) < 1e-4,
+            f"one value of {value} steps with q_n=4, q_p=3: got {answer:.4f}, not {slope} / sqrt(3) "
+            f"= {slope / math.sqrt(3):.4f}; {hint}",
+        )
+    v = torch.tensor([[0.3, 1.8], [-9.0, 9.0], [-1.2, 0.4]])
+    upstream = torch.tensor([[1.0, 2.0], [0.5, -1.0], [3.0, -2.0]])
+    total = -0.3 + 0.4 - 2.0 - 3.0 + 0.6 + 0.8
+    answer = torch.as_tensor(function(v, 1.0, 4, 3, upstream))
+    expect(answer.numel() == 1, f"one step has one gradient, got shape {tuple(answer.shape)}")
+    expect(
+        abs(float(answer) - total / math.sqrt(18)) < 1e-4,
+        f"6 values share the step: got {float(answer):.4f}; the products with upstream add up to "
+        f"{total:g}, divided by sqrt(N q_p) = sqrt(18) that is {total / math.sqrt(18):.4f}",
+    )
+
+
+@exercise
+def training_weight(function: Callable[..., Any]) -> None:
+    """`training_weight(weight, gamma, variance, eps, bits)`: quantized folded, then unfolded."""
+    weight = torch.tensor([[[[1.0, -0.4]]], [[[0.3, 0.05]]]])  # (2, 1, 1, 2)
+    gamma, variance, eps = torch.tensor([1.0, -2.0]), torch.tensor([3.5, 0.5]), 0.5
+    before = weight.clone()
+    answer = torch.as_tensor(function(weight, gamma, variance, eps, 3))
+    expect(torch.equal(weight, before), "your function changed its argument: return a new tensor")
+    expect(
+        tuple(answer.shape) == tuple(weight.shape),
+        f"the shape must stay {tuple(weight.shape)}, got {tuple(answer.shape)}",
+    )
+    factors = [0.5, -2.0]  # gamma / sqrt(variance + eps)
+    folded = [[0.5, -0.2], [-0.6, -0.1]]  # steps of 0.6 / 3 = 0.2
+    grid = [[0.4, -0.2], [-0.6, 0.0]]  # 2.5 rounds to even
+    expected = torch.tensor([[g / f for g in row] for row, f in zip(grid, factors, strict=True)])
+    worst = (answer.flatten(1).float() - expected).abs()
+    tie = worst.flatten()[[1, 2, 3]]  # the first entry sits on a tie: either side will do
+    expect(
+        float(tie.max()) < 1e-4 and float(worst[0, 0]) < 0.4 + 1e-4,
+        f"folded weights {folded} on the 3-bit grid of step 0.2 are {grid}, and divided by f = "
+        f"{factors} again {expected.tolist()}; got {answer.flatten(1).tolist()}. Fold first, take "
+        "one scale for the whole folded tensor, divide at the end",
+    )
+    many = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(5))
+    gamma, variance = torch.tensor([1.0, 0.5, 2.0, -1.0]), torch.tensor([1.0, 2.0, 0.3, 0.7])
+    f = gamma / torch.sqrt(variance + 0.001)
+    answer = torch.as_tensor(function(many, gamma, variance, 0.001, 4)) * f.reshape(-1, 1, 1, 1)
+    step = float((many * f.reshape(-1, 1, 1, 1)).abs().max()) / 7
+    codes = answer / step
+    expect(
+        float((codes - codes.round()).abs().max()) < 1e-3,
+        "folded again, the result must lie on one grid with step max|f w| / 7 at 4 bits",
+    )
+    expect(
+        float((answer - many * f.reshape(-1, 1, 1, 1)).abs().max()) <= step * 0.501,
+        "some folded weight moved by more than half a step",
+    )
