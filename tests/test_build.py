@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 
 import nbformat
@@ -397,6 +399,11 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "unknown citation": (text_of("book/intro.md", "\n{cite}`nobody`\n"), "nobody"),
     "missing figure": (text_of("book/intro.md", "\n![alt](figures/none.svg)\n"), "none.svg"),
     "Sphinx warning": (text_of("book/intro.md", "\n#### A heading too deep\n"), "H1 to H4"),
+    "unknown helper": (text_of("book/intro.md", "\n{py:func}`helpers.none`\n"), "helpers.none"),
+    "unknown module": (
+        text_of("book/intro.md", "\n```{eval-rst}\n.. automodule:: helpers.gone\n```\n"),
+        "module 'gone'",
+    ),
     "image without alt text": (
         text_of("book/intro.md", "\n![](figures/01_demo.svg)\n"),
         "alt text",
@@ -418,6 +425,90 @@ def test_a_faulty_book_is_refused_and_the_old_one_stays(course: Path, fault: str
     assert (old / "index.html").read_text() == "the book of yesterday"
     left = {path.name for path in (course / "_build").iterdir()}
     assert left <= {"labs", "results", "html", "stage", "book.log"}, "no half book lies about"
+
+
+TECHNIQUE = '''"""A technique with *args, a |bar| and a trailing_.
+
+Chapter: 01_demo.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass
+class _Hidden:
+    """Not for readers."""
+
+
+@dataclass
+class Pair:
+    """Two things: `left` and more.
+
+    - the list that follows a paragraph;
+    - with `code`.
+    """
+
+    left: list[int] = field(default_factory=list)
+
+
+def widen(x: ArrayLike, by: Callable[[Pair], _Hidden] | None = np.sum) -> NDArray[np.int64]:
+    """Widen `x`s by a factor.
+
+    >>> widen(1)
+    array([1])
+
+    Raises:
+        ValueError: if `x` is empty, or
+            worse.
+    """
+
+
+def bare(x: int) -> int:
+    return x
+'''
+
+
+@pytest.mark.slow
+def test_the_reference_is_made_from_the_docstrings(course: Path) -> None:
+    """A reference page builds without a warning, and links to the chapter."""
+    (course / "helpers" / "technique").mkdir()
+    (course / "helpers" / "technique" / "__init__.py").write_text(
+        '"""The technique.\n\nChapter: 01_demo.\n"""\n'
+        "from helpers.technique.inner import Pair, bare, widen\n"
+        '__all__ = ["Pair", "bare", "widen"]\n'
+    )
+    (course / "helpers" / "technique" / "inner.py").write_text(TECHNIQUE)
+    (course / "helpers" / "other.py").write_text('"""Another chapter.\n\nChapter: 02_none.\n"""\n')
+    (course / "book" / "api").mkdir()
+    page = "# Reference\n\nText before.\n\n% modules: 01_demo 02_none\n\nText after.\n"
+    (course / "book" / "api" / "page.md").write_text(page)
+    contents = yaml.safe_load((course / "_toc.yml").read_text())
+    contents["chapters"].append({"file": "book/api/page"})
+    (course / "_toc.yml").write_text(yaml.safe_dump(contents, sort_keys=False))
+    pretend_executed(course)
+    assert build(course) == 0
+    html = (course / "_build" / "html" / "book" / "api" / "page.html").read_text()
+    places = set(re.findall(r'id="(helpers[\w.]+)"', html))
+    assert {"helpers.technique.Pair", "helpers.technique.widen"} <= places
+    assert not {"helpers.technique.bare", "helpers.technique._Hidden"} & places
+    article = html[html.index("<article") : html.index("</article>")]
+    text = " ".join(unescape(re.sub(r"<[^>]+>", "", article)).split())
+    assert "x: ArrayLike, by: Callable[[Pair], _Hidden] | None =" in text
+    assert "NDArray[int64]" in text
+    assert ">>> widen(1) array([1])" in text
+    for part in (
+        "Text before.",
+        "Text after.",
+        "Widen xs by a factor",
+        "worse.",
+        "Chapter: 02_none",
+    ):
+        assert part in text
+    assert "typing." not in text
 
 
 @pytest.mark.parametrize("page", ["book/01_demo.md", "labs/01_demo.ipynb"])

@@ -29,7 +29,7 @@ import nbformat
 import yaml
 from sphinx_external_toc.parsing import MalformedError, parse_toc_yaml
 
-from tools import labs
+from tools import api, labs
 
 ROOT = labs.ROOT
 GENERATED = {"genindex", "search", "index"}  # pages that Sphinx adds to those of the contents
@@ -67,7 +67,8 @@ def lab_pages(found: list[str]) -> list[str]:
 
 def fingerprint(root: Path, found: list[str]) -> str:
     """Hash everything that decides what the book looks like."""
-    paths = [root / "_config.yml", root / "_toc.yml", Path(__file__), Path(labs.__file__)]
+    paths = [root / "_config.yml", root / "_toc.yml"]
+    paths += [Path(str(module.__file__)) for module in (sys.modules[__name__], labs, api)]
     for folder in ("book", "helpers"):
         paths += [
             path
@@ -186,6 +187,8 @@ def stage(root: Path, found: list[str], folder: Path, solutions: bool = True) ->
         if not labs.fresh(root, name):
             raise BookError(f"labs/{name} has not been executed since it changed: run `make labs`")
         shutil.copy(root / "_build" / "labs" / f"{name}.ipynb", folder / "labs")
+    for path in sorted((folder / "book" / "api").glob("*.md")):
+        path.write_text(api.expand(root, path.read_text(encoding="utf-8")), encoding="utf-8")
     if not solutions:
         leave_out_solutions(folder)
     used = "".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.md"))
@@ -194,14 +197,17 @@ def stage(root: Path, found: list[str], folder: Path, solutions: bool = True) ->
             print(f"note: no chapter shows figures/{name}.svg")
 
 
-def sphinx(folder: Path, output: Path, log: Path, builder: str = "html") -> bool:
+def sphinx(root: Path, folder: Path, output: Path, log: Path, builder: str = "html") -> bool:
     """Run jupyter-book with every warning an error; the whole text goes to `log`."""
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build"]
     command += [str(folder), "--builder", builder]
     command += ["--path-output", str(output), "-W", "-n", "--keep-going", "--all"]
     environment = dict(os.environ, PYTHONWARNINGS="ignore::DeprecationWarning", NO_COLOR="1")
+    environment["PYTHONPATH"] = os.pathsep.join([str(root), str(ROOT)])  # helpers, tools.api
     with open(log, "w", encoding="utf-8") as file:
-        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        done = subprocess.run(
+            command, cwd=root, stdout=file, stderr=subprocess.STDOUT, env=environment
+        )
     return done.returncode == 0
 
 
@@ -294,7 +300,7 @@ def build(root: Path, solutions: bool = True) -> bool:
     folder.parent.mkdir(exist_ok=True)
     stage(root, found, folder, solutions)
     with tempfile.TemporaryDirectory(prefix=".book-", dir=root / "_build") as temporary:
-        if not sphinx(folder, Path(temporary), log):
+        if not sphinx(root, folder, Path(temporary), log):
             raise BookError("\n".join([*complaints(log), f"(the whole log: {log})"]))
         html = Path(temporary) / "_build" / "html"
         wrong = list(faults(html, found))
@@ -315,7 +321,7 @@ def check_links(root: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".links-", dir=root / "_build") as temporary:
         folder = Path(temporary) / "stage"
         stage(root, found, folder)
-        if not sphinx(folder, Path(temporary), log, builder="linkcheck"):
+        if not sphinx(root, folder, Path(temporary), log, builder="linkcheck"):
             raise BookError("\n".join(complaints(log)))
 
 
