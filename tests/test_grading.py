@@ -122,6 +122,7 @@ ACCIDENTS = {
         "correct",
         "",
     ),
+    "wrapped": ([RIGHT, "import functools\ngrouped_macs = functools.cache(grouped_macs)"], "correct", ""),
     "what it needs fails": (
         ["half = 1 / 0", "def grouped_macs(*a):\n    return half"],
         "error",
@@ -157,7 +158,7 @@ HOSTILE = {
     "prints a result": (f"print('{FORGED}' * 10**5)\n    return 0", "wrong", "288,000"),
     "waits for input": ("return input()", "wrong", "EOFError"),
     "recursion": ("return grouped_macs(*a)", "wrong", "RecursionError"),
-    "much memory": ("return len(bytearray(1 << 40))", "wrong", "MemoryError"),
+    "much memory": ("return len(bytearray(6 << 30))", "wrong", "MemoryError"),
     "a long message": ("raise ValueError('x' * 10**7)", "wrong", "ValueError: xxx"),
     "leaves a file": ("open('left', 'w').write('x')\n    return 0", "wrong", "288,000"),
 }
@@ -262,7 +263,8 @@ def test_the_command_prints_a_table(tmp_path: Path, capsys) -> None:
 
 
 def test_the_command_as_students_files_meet_it(tmp_path: Path) -> None:
-    paths = [str(hand_in(tmp_path, RIGHT)), str(tmp_path / "none.ipynb")]
+    noisy = RIGHT.replace("    return", "    print('[]' * 9999)\n    return")
+    paths = [str(hand_in(tmp_path, noisy)), str(tmp_path / "none.ipynb")]
     lab = str(ROOT / "labs" / "01_cost.ipynb")
     run = [sys.executable, "-m", "helpers.checks", "--json"]
     done = subprocess.run([*run, *paths], cwd=ROOT, capture_output=True, text=True)
