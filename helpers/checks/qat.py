@@ -28,7 +28,7 @@ def straight_through(function: Callable[..., Any]) -> None:
             "a value clipped passes nothing",
         ),
         ([-2.5, -2.51, 1.5, 1.49], 1.0, 0, -2, 1, [1, 0, 0, 4], "look at the rounded code"),
-        ([-0.6, 0.0, 2.9, 3.3], 0.5, -2, -4, 3, [1, 2, 0, 0], "the zero-point moves the window"),
+        ([-1.4, 0.0, 1.9, 2.9], 0.5, -2, -4, 3, [0, 2, 3, 0], "the zero-point moves the window"),
         ([-1.2, 2.2, 2.9], 0.5, 0, -4, 3, [1, 0, 0], "the scale divides"),
     ]
     for values, scale, zero_point, qmin, qmax, expected, hint in cases:
