@@ -27,6 +27,8 @@ __all__ = [
     "exercise",
     "expect",
     "factor_linear",
+    "fewest_multipliers",
+    "fifo_occupancy",
     "fold_convolution",
     "from_gaps",
     "gap_fields",
@@ -44,6 +46,7 @@ __all__ = [
     "one_convolution",
     "padded_convolution",
     "pair_subgradient",
+    "pixels_needed",
     "quotient_follows",
     "rank_masks",
     "ratio_mask",
@@ -164,6 +167,11 @@ from helpers.checks.fpga_datapath import (  # noqa: E402
     padded_convolution,
     repaired_neuron,
     requantize_half_up,
+)
+from helpers.checks.fpga_pipeline import (  # noqa: E402
+    fewest_multipliers,
+    fifo_occupancy,
+    pixels_needed,
 )
 from helpers.checks.grading import grade, report  # noqa: E402
 from helpers.checks.low_rank import (  # noqa: E402

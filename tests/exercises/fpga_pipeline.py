@@ -1,0 +1,99 @@
+"""Wrong answers that students really give in lab 12; each check must refuse each of them."""
+
+import math
+
+
+def _needed(clip=True, pad=True, strided=True, extra=1, swapped=False):
+    def function(y, x, height, width, kernel, stride, padding):
+        step, border = (stride if strided else 1), (padding if pad else 0)
+        row, column = y * step - border + kernel - 1, x * step - border + kernel - 1
+        if clip:
+            row, column = min(row, height - 1), min(column, width - 1)
+        return (column * height + row if swapped else row * width + column) + extra
+
+    return function
+
+
+def _span(y, x, height, width, kernel, stride, padding):
+    return (kernel - 1) * width + kernel
+
+
+def _fifo(order):
+    def function(depth, gives, takes):
+        inside, found = 0, []
+        for give, take in zip(gives, takes, strict=True):
+            inside = order(inside, depth, give, take)
+            found.append(inside)
+        return found
+
+    return function
+
+
+def _give_first(inside, depth, give, take):
+    inside += give and inside < depth
+    return inside - (take and inside > 0)
+
+
+def _take_first(inside, depth, give, take):
+    inside -= take and inside > 0
+    return inside + (give and inside < depth)
+
+
+def _divisors(n):
+    return [d for d in range(1, n + 1) if n % d == 0]
+
+
+def _search(fits, cost=min):
+    def function(positions, channels, taps, target):
+        found = [
+            o * i
+            for o in _divisors(channels)
+            for i in _divisors(taps)
+            if fits(positions * (channels // o) * (taps // i), target)
+        ]
+        return cost(found) if found else None
+
+    return function
+
+
+def _any_number(positions, channels, taps, target):
+    number = math.ceil(positions * channels * taps / target)
+    return number if number <= channels * taps else None
+
+
+def _outputs_only(positions, channels, taps, target):
+    found = [o for o in _divisors(channels) if positions * (channels // o) * taps <= target]
+    return min(found) if found else None
+
+
+def _no_refusal(positions, channels, taps, target):
+    return _search(lambda cycles, t: cycles <= t)(positions, channels, taps, target) or (
+        channels * taps
+    )
+
+
+WRONG_ANSWERS = {
+    "pixels_needed": [
+        ("forgets the edge", _needed(clip=False)),
+        ("forgets the padding", _needed(pad=False)),
+        ("forgets the stride", _needed(strided=False)),
+        ("gives the number of the last pixel", _needed(extra=0)),
+        ("counts column by column", _needed(swapped=True)),
+        ("always the line buffer's size", _span),
+    ],
+    "fifo_occupancy": [
+        ("a word passes in the same cycle", _fifo(_give_first)),
+        ("room is seen as soon as it is made", _fifo(_take_first)),
+        ("never full", _fifo(lambda n, d, g, t: n + g - (t and n > 0))),
+        ("gives from an empty FIFO", _fifo(lambda n, d, g, t: max(0, n + (g and n < d) - t))),
+        ("never empties", _fifo(lambda n, d, g, t: n + (g and n < d))),
+    ],
+    "fewest_multipliers": [
+        ("any whole number", _any_number),
+        ("folds the outputs only", _outputs_only),
+        ("must be faster than the target", _search(lambda cycles, target: cycles < target)),
+        ("the most multipliers", _search(lambda cycles, target: cycles <= target, max)),
+        ("all multipliers where nothing is fast enough", _no_refusal),
+        ("ignores the target", _search(lambda cycles, target: True)),
+    ],
+}
