@@ -29,7 +29,8 @@ SECTION = """## `{name}`
 
 
 def modules(root: Path, folder: str = "helpers") -> Iterator[tuple[str, str]]:
-    """Name and chapter of each module that has a section: a package with `__all__` is one."""
+    """Name and chapter of each module that has a section: a package with `__all__` is one for all
+    that it hands on from its files."""
     for path in sorted((root / folder).iterdir()):
         package = path / "__init__.py"
         name = f"{folder}/{path.stem}".replace("/", ".")
@@ -44,6 +45,12 @@ def modules(root: Path, folder: str = "helpers") -> Iterator[tuple[str, str]]:
             )
             if chapter:
                 yield name, chapter[1]
+            if package.exists():  # what the package does not hand on has sections of its own
+                yield from (
+                    found
+                    for found in modules(root, f"{folder}/{path.name}")
+                    if found[0] not in text
+                )
 
 
 def expand(root: Path, text: str) -> str:
