@@ -16,6 +16,7 @@ __all__ = [
     "affine_parameters",
     "background_labels",
     "best_bias",
+    "bits_for_claim",
     "canonical_codes",
     "centroid_gradient",
     "channel_scales",
@@ -68,6 +69,7 @@ __all__ = [
     "straight_through",
     "train_unfrozen",
     "training_weight",
+    "widths_in_budget",
     "xnor_sum",
 ]
 
@@ -189,9 +191,11 @@ from helpers.checks.pruning import (  # noqa: E402
     ratio_mask,
 )
 from helpers.checks.qat import (  # noqa: E402
+    bits_for_claim,
     step_gradient,
     straight_through,
     training_weight,
+    widths_in_budget,
 )
 from helpers.checks.quantization import (  # noqa: E402
     affine_parameters,

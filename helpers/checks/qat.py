@@ -11,7 +11,13 @@ import torch
 
 from helpers.checks import exercise, expect
 
-__all__ = ["step_gradient", "straight_through", "training_weight"]
+__all__ = [
+    "bits_for_claim",
+    "step_gradient",
+    "straight_through",
+    "training_weight",
+    "widths_in_budget",
+]
 
 
 @exercise
@@ -115,3 +121,74 @@ def training_weight(function: Callable[..., Any]) -> None:
         float((answer - many * f.reshape(-1, 1, 1, 1)).abs().max()) <= step * 0.501,
         "some folded weight moved by more than half a step",
     )
+
+
+@exercise
+def widths_in_budget(function: Callable[..., Any]) -> None:
+    """`widths_in_budget(losses, counts, limit)`: the best widths that fit, or ValueError."""
+    cases: list[tuple[list[dict[int, float]], list[int], int, list[int], str]] = [
+        ([{2: 0.5, 4: 0.1, 8: 0.0}], [10], 5, [4], "10 weights of 4 bits take 5 bytes, and fit"),
+        (
+            [{2: 0.5, 4: 0.1}, {2: 0.5, 4: 0.2}],
+            [9, 9],
+            9,
+            [4, 2],
+            "9 weights of 4 bits take 4.5 bytes, so 5 in a layer of their own",
+        ),
+        (
+            [{2: 1.0, 4: 0.9, 8: 0.0}, {2: 1.0, 4: 0.4, 8: 0.3}],
+            [8, 8],
+            10,
+            [8, 2],
+            "the sum of both losses counts: 8 and 2 bits give 1.0, 4 and 4 give 1.3",
+        ),
+        ([{1: 0.2, 2: 0.3}, {3: 0.1}], [16, 8], 100, [1, 3], "here one bit loses less than two"),
+        (
+            [{2: 9.0, 3: 1.0, 4: 0.5}, {2: 2.0, 4: 1.5}, {2: 0.2, 8: 0.0}],
+            [16, 64, 8],
+            24,
+            [3, 2, 2],
+            "6 + 16 + 2 bytes; the large layer cannot have 4 bits",
+        ),
+    ]
+    for losses, counts, limit, expected, hint in cases:
+        answer = function([dict(row) for row in losses], list(counts), limit)
+        text = f"widths_in_budget({losses}, {counts}, {limit}) gave {answer!r}"
+        expect(
+            isinstance(answer, list | tuple) and len(answer) == len(losses),
+            f"{text}: return one width per layer",
+        )
+        for width, row in zip(answer, losses, strict=True):
+            expect(width in row, f"{text}: {width} is not one of the layer's widths {list(row)}")
+        size = sum(-(-n * b // 8) for n, b in zip(counts, answer, strict=True))
+        expect(size <= limit, f"{text}, which takes {size} bytes: {hint}")
+        expect(list(answer) == expected, f"{text}; {expected} loses less: {hint}")
+    try:
+        answer = function([{2: 0.1, 4: 0.0}], [100], 24)
+    except ValueError:
+        return
+    expect(False, f"100 weights take 25 bytes at 2 bits, yet for 24 bytes you return {answer!r}")
+
+
+@exercise
+def bits_for_claim(function: Callable[..., Any]) -> None:
+    """`bits_for_claim(backbone, head, times)`: bits per backbone parameter, or None."""
+    cases = [
+        (1000, 0, 4, 8.0, "without a head, 4 times smaller is 8 of 32 bits"),
+        (1000, 0, 64, 0.5, "without a head, 64 times takes half a bit"),
+        (3000, 1000, 2, 32 / 3, "half of 4,000 x 32 bits, less the head's 32,000"),
+        (1000, 1000, 1, 32.0, "once as small is float32"),
+        (900, 100, 8, 32 * 25 / 900, "the head keeps its 32 bits"),
+    ]
+    for backbone, head, times, expected, hint in cases:
+        answer = function(backbone, head, times)
+        text = f"bits_for_claim({backbone}, {head}, {times}) gave {answer!r}"
+        expect(answer is not None, f"{text}, but {expected:.4g} bits do it: {hint}")
+        expect(abs(float(answer) - expected) < 1e-9, f"{text}, not {expected:.4g}: {hint}")
+    for backbone, head, times in ((1000, 1000, 2), (1000, 1000, 3), (14714688, 123642856, 81)):
+        answer = function(backbone, head, times)
+        expect(
+            answer is None,
+            f"bits_for_claim({backbone}, {head}, {times}) gave {answer!r}: the float head alone "
+            f"limits the ratio to {(backbone + head) / head:.3f}, so return None",
+        )

@@ -30,7 +30,7 @@ from helpers.data import Split
 from helpers.quantization.grids import fake_quantize, symmetric
 
 NARROWEST, WIDEST = 1, 8
-UNIT = 50.0  # bits; alpha is stored as alpha / UNIT, so that AdamW's step of lr moves it by UNIT lr
+UNIT = 100.0  # bits; alpha is stored as alpha / UNIT, so that AdamW's step of lr moves it by UNIT lr
 
 
 def check_width(bits: int, name: str = "bits") -> None:

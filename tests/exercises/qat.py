@@ -1,5 +1,8 @@
 """Typical wrong answers to the exercises of lab 09b_qat."""
 
+import itertools
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -117,6 +120,84 @@ def weight_full_range(weight, gamma, variance, eps, bits):  # type: ignore[no-un
     return rounded(f * weight, bits, 2 * (f * weight).abs().max() / (2**bits - 1)) / f
 
 
+Rows = list[dict[int, float]]
+
+
+def packed(counts: list[int], widths: Any) -> int:
+    return sum(-(-n * b // 8) for n, b in zip(counts, widths, strict=True))
+
+
+def total(losses: Rows, widths: Any) -> float:
+    return sum(row[b] for row, b in zip(losses, widths, strict=True))
+
+
+def best_of(losses: Rows, choices: list[Any]) -> list[int]:
+    if not choices:
+        raise ValueError("nothing fits")
+    return list(min(choices, key=lambda widths: total(losses, widths)))
+
+
+def uniform_width(losses: Rows, counts: list[int], limit: int) -> list[int]:
+    shared = set.intersection(*(set(row) for row in losses))
+    return best_of(
+        losses,
+        [[b] * len(losses) for b in shared if packed(counts, [b] * len(losses)) <= limit],
+    )
+
+
+def greedy_widths(losses: Rows, counts: list[int], limit: int) -> list[int]:
+    widths = [max(row) for row in losses]
+    while packed(counts, widths) > limit:
+        steps = []
+        for i, row in enumerate(losses):
+            lower = [b for b in row if b < widths[i]]
+            if lower:
+                steps.append((row[max(lower)] - row[widths[i]], i, max(lower)))
+        if not steps:
+            raise ValueError("nothing fits")
+        _, place, width = min(steps)
+        widths[place] = width
+    return widths
+
+
+def widths_without_rounding(losses: Rows, counts: list[int], limit: int) -> list[int]:
+    every = itertools.product(*losses)
+    fitting = [w for w in every if sum(n * b for n, b in zip(counts, w, strict=True)) / 8 <= limit]
+    return best_of(losses, fitting)
+
+
+def widths_strictly_below(losses: Rows, counts: list[int], limit: int) -> list[int]:
+    return best_of(losses, [w for w in itertools.product(*losses) if packed(counts, w) < limit])
+
+
+def widths_most_bits(losses: Rows, counts: list[int], limit: int) -> list[int]:
+    fitting = [w for w in itertools.product(*losses) if packed(counts, w) <= limit]
+    if not fitting:
+        raise ValueError("nothing fits")
+    return list(max(fitting, key=lambda w: packed(counts, w)))
+
+
+def widths_worst_layer(losses: Rows, counts: list[int], limit: int) -> list[int]:
+    fitting = [w for w in itertools.product(*losses) if packed(counts, w) <= limit]
+    if not fitting:
+        raise ValueError("nothing fits")
+    return list(min(fitting, key=lambda w: max(row[b] for row, b in zip(losses, w, strict=True))))
+
+
+def widths_never_refused(losses: Rows, counts: list[int], limit: int) -> list[int]:
+    try:
+        return best_of(
+            losses, [w for w in itertools.product(*losses) if packed(counts, w) <= limit]
+        )
+    except ValueError:
+        return [min(row) for row in losses]
+
+
+def claim(backbone: int, head: int, times: float) -> float | None:
+    bits = 32 / backbone * ((backbone + head) / times - head)
+    return bits if bits > 0 else None
+
+
 WRONG_ANSWERS = {
     "straight_through": [
         ("mask before rounding", mask_before_rounding),
@@ -144,5 +225,27 @@ WRONG_ANSWERS = {
         ("no square root", weight_without_root),
         ("not quantized", weight_not_quantized),
         ("full range", weight_full_range),
+    ],
+    "widths_in_budget": [
+        ("one width for all", uniform_width),
+        ("greedy, one step at a time", greedy_widths),
+        ("bytes not rounded up", widths_without_rounding),
+        ("the limit itself refused", widths_strictly_below),
+        ("the most bits that fit", widths_most_bits),
+        ("the worst layer only", widths_worst_layer),
+        ("returns what does not fit", widths_never_refused),
+    ],
+    "bits_for_claim": [
+        ("the head forgotten", lambda backbone, head, times: 32 / times),
+        (
+            "negative bits",
+            lambda backbone, head, times: 32 / backbone * ((backbone + head) / times - head),
+        ),
+        ("zero bits allowed", lambda b, h, t: max(0.0, claim(b, h, t) or 0.0)),
+        (
+            "bytes for bits",
+            lambda b, h, t: None if claim(b, h, t) is None else (claim(b, h, t) or 0) / 8,
+        ),
+        ("refused below one bit", lambda b, h, t: x if (x := claim(b, h, t)) and x >= 1 else None),
     ],
 }
