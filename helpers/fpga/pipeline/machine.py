@@ -59,8 +59,8 @@ class Machine:
     @property
     def busy(self) -> bool:
         """Whether there is still a word to make, to give or to take."""
-        waiting = any(fifo.occupied for fifo in self.before)
-        return self.turn < self.turns or self.register is not None or waiting
+        computing = self.turn < self.turns or self.register is not None
+        return computing or any(fifo.occupied for fifo in self.before)
 
     def clock(self, now: int) -> bool:
         """One cycle; whether anything moved."""
@@ -107,8 +107,10 @@ class Machine:
         """FIFO to line buffer: a word from each input whose place there is free."""
         moved = False
         for i, fifo in enumerate(self.before):
+            if not fifo.valid:
+                continue
             pixel, word = divmod(self.loaded[i], self.pixel_words[i])
-            if fifo.valid and pixel < room:
+            if pixel < room:
                 width = self.stage.word[i]
                 block = slice(word * width, (word + 1) * width)
                 self.memories[i][pixel % self.stage.buffer, block] = fifo.pop()

@@ -92,7 +92,7 @@ def simulate(
         hold: layers that start a frame only when all of it has arrived.
         rounding: the requantization, as in `Datapath`.
         multiplier_bits: its multiplier's width, as in `Datapath`.
-        progress: show a bar that counts the words of the last stage.
+        progress: show a bar that counts the words of all stages.
 
     Raises:
         ValueError: the design or an argument does not fit the model.
@@ -117,7 +117,7 @@ def simulate(
         machines[stage.name] = Machine(stage, arithmetic, before, after, len(codes))
     assert camera is not None
     running: list[Camera | Machine] = [camera, *machines.values()]
-    last, total, now = running[-1], len(codes) * stages[-1].words_out, 0
+    total, now = len(codes) * sum(stage.words_out for stage in stages), 0
     with tqdm(total=total, disable=not progress, leave=False, unit="word") as bar:
         while camera.left or any(m.busy for m in machines.values()):
             moved = [machine.clock(now) for machine in running]
@@ -126,8 +126,8 @@ def simulate(
             for queue in fifos.values():
                 queue.clock()
             now += 1
-            if progress:
-                bar.update(len(last.pushed) - bar.n)
+            if now % 5000 == 0:
+                bar.update(sum(len(machine.pushed) for machine in running) - bar.n)
     words = [camera.words, *(np.array(m.words) for m in machines.values())]
     names = [stage.name for stage in stages]
     streams = {
