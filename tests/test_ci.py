@@ -81,5 +81,18 @@ def test_workflows_are_sound(name: str) -> None:
     if name == "ci":
         assert set(when) == {"push", "pull_request"}
         assert "bash .ci/run" in text
+        check, publish = (workflow["jobs"][job] for job in ("check", "publish"))
+        steps = [str(step) for step in check["steps"]]
+        places = [
+            next(number for number, step in enumerate(steps) if word in step)
+            for word in ("bash .ci/run", "make book SOLUTIONS=0", "upload-pages-artifact")
+        ]
+        assert places == sorted(places), "what is published has passed, and is built before"
+        upload = check["steps"][places[-1]]
+        assert "'_build/html_student' || '_build/html'" in upload["with"]["path"]
+        for part in (upload, publish):
+            assert "vars.PUBLISH == 'true'" in part["if"], "a fork publishes only if asked"
+            assert "default_branch" in part["if"]
+        assert publish["needs"] == "check"
     else:
         assert "schedule" in when
