@@ -44,7 +44,7 @@ def quantize_weight(weight: Tensor, bits: int) -> Tensor:
 
     2 to 8 bits: the restricted symmetric grid over the channel's largest |w|. One bit leaves that
     grid only the code 0, so it means another one: s sign(w) with s the channel's mean |w|, which is
-    the s of least squared error (Rastegari et al. 2016, arXiv:1603.05279, equation 6); sign(0) = 1.
+    the s of least squared error (Rastegari et al. 2016, arXiv:1603.05279, section 3.1); sign(0) = 1.
     """
     check_width(bits)
     weight = weight.detach()

@@ -5,8 +5,7 @@ quantized. Choosing one width per layer is then a multiple-choice knapsack probl
 layers it is solved exactly, for all budgets at once: layer by layer, keep every (bytes, loss) that no
 other choice beats in both.
 
-Sources: measured sensitivity as in HAWQ's (Dong et al. 2019, arXiv:1905.03696) use of curvature;
-Kellerer, Pferschy, Pisinger, "Knapsack Problems" (2004), chapter 11, for the dynamic programme.
+Source of the dynamic programme: Kellerer, Pferschy, Pisinger, "Knapsack Problems" (2004), chapter 11.
 
 Chapter: 09b_qat.
 """
