@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -125,6 +125,7 @@ def test_table_has_a_row_a_step(model: nn.Module) -> None:
 
 
 @given(st.integers(1, 130), st.lists(st.integers(1, 3), max_size=6))
+@settings(deadline=None)
 def test_map_sides_are_those_of_convolutions(size: int, strides: list[int]) -> None:
     x = torch.empty(1, 1, size, size, device="meta")
     for stride, side in zip(strides, steps.map_sides(size, strides), strict=True):
@@ -155,6 +156,7 @@ def interval(numbers: tuple[Fraction, Fraction, Fraction]) -> tuple[Interval, Fr
 
 
 @given(st.tuples(positive, positive, positive), st.tuples(positive, positive, positive))
+@settings(deadline=None)
 def test_intervals_hold_every_result(
     first: tuple[Fraction, Fraction, Fraction], second: tuple[Fraction, Fraction, Fraction]
 ) -> None:
