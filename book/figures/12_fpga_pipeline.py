@@ -1,4 +1,4 @@
-"""The figures of chapter 12: a stage, what a line buffer keeps, the pipeline in time."""
+"""The figures of chapter 12: a stage, what a line buffer keeps, the pipeline in time and in space."""
 
 import itertools
 
@@ -9,7 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from helpers import models, plots, training
+from helpers.fpga import explore
 from helpers.fpga.convert import from_quantized
+from helpers.fpga.devices import device
 from helpers.fpga.pipeline.folding import Folding, folded
 from helpers.fpga.pipeline.gantt import gantt
 from helpers.fpga.pipeline.simulate import simulate
@@ -131,8 +133,66 @@ def in_time() -> Figure:
     return figure
 
 
+def blocks() -> Figure:
+    """A ROM of 96 bits x 3072 words in blocks of 18 x 1024: plain, and in words of three accesses."""
+    plots.style()
+    figure, axes = plt.subplots(1, 2, figsize=(8, 2.9), width_ratios=(1, 2))
+    for axis, columns, rows, width, depth, title in (
+        (axes[0], 6, 3, 96, 3072, "96-bit words: 18 blocks"),
+        (axes[1], 16, 1, 288, 1024, "words of three accesses, 288 bits: 16 blocks"),
+    ):
+        axis.add_patch(plt.Rectangle((0, 0), width, depth, color=plots.COLOURS[4], alpha=0.7, lw=0))
+        for i in range(columns):
+            for j in range(rows):
+                frame = (18 * i, 1024 * j), 18, 1024
+                axis.add_patch(plt.Rectangle(*frame, fill=False, ec="black"))
+        waste = 18 * columns - width
+        if waste:
+            beside = plt.Rectangle((width, 0), waste, 1024 * rows, fc="none", ec="0.3", hatch="//")
+            axis.add_patch(beside)
+            axis.annotate(
+                "12 of 108 bits unused",
+                (width + 6, 1200),
+                (30, 3350),
+                arrowprops={"arrowstyle": "-"},
+            )
+        axis.set(xlim=(-3, 18 * columns + 3), ylim=(-60, 3700), title=title)
+        axis.set(xlabel="bits of a word", ylabel="words", yticks=range(0, 3073, 1024))
+        axis.grid(visible=False)
+    return figure
+
+
+KINDS = ["weights", "line buffer", "channel constants"]
+
+
+def budget() -> Figure:
+    """The 46 blocks of a GW2A-18 under the fastest designs of EdgeNet with 8, 6 and 4-bit weights."""
+    plots.style()
+    training.set_seed(0)
+    network = models.EdgeNet().eval()
+    model = from_quantized(quantize_network(network, torch.randn(4, 3, 96, 96)))
+    part, buffers = device("GW2A-18"), explore.least_buffers(model, ["average", "fc"])
+    looks = [{"fc": plots.COLOURS[i], "hatch": plots.HATCHES[i]} for i in range(3)]
+    figure, axes = plt.subplots(1, 3, figsize=(9, 3))
+    for axis, bits in zip(axes, (8, 6, 4), strict=True):
+        report = explore.fastest(model, part, weight_bits=bits, buffers=buffers).report
+        used = report.by_kind()["block RAM"]
+        filled = [n for n, kind in enumerate(KINDS) for _ in range(used[kind])]
+        for i in range(part.blocks):
+            look = looks[filled[i]] if i < len(filled) else {"fc": "white"}
+            axis.add_patch(plt.Rectangle((i % 8, -(i // 8)), 0.9, 0.9, ec="0.2", **look))
+        title = f"{bits}-bit weights: {used.sum()} of {part.blocks} blocks"
+        axis.set(xlim=(-0.2, 8.2), ylim=(-5.3, 1.2), title=title, aspect="equal")
+        axis.axis("off")
+    handles = [plt.Rectangle((0, 0), 1, 1, ec="0.2", **look) for look in looks]
+    figure.legend(handles, KINDS, loc="outside lower center", ncols=3)
+    return figure
+
+
 FIGURES = {
     "12_stage": stage,
     "12_line_buffer": line_buffer,
     "12_in_time": in_time,
+    "12_blocks": blocks,
+    "12_budget": budget,
 }

@@ -17,6 +17,7 @@ __all__ = [
     "background_labels",
     "best_bias",
     "bits_for_claim",
+    "blocks_needed",
     "canonical_codes",
     "centroid_gradient",
     "channel_scales",
@@ -171,6 +172,7 @@ from helpers.checks.fpga_datapath import (  # noqa: E402
     requantize_half_up,
 )
 from helpers.checks.fpga_pipeline import (  # noqa: E402
+    blocks_needed,
     fewest_multipliers,
     fifo_occupancy,
     pixels_needed,

@@ -84,3 +84,27 @@ def fewest_multipliers(function: Callable[..., Any]) -> None:
             got == number,
             f"fewest_multipliers{arguments} gives {got!r}, expected {number}: {why}.",
         )
+
+
+@exercise
+def blocks_needed(function: Callable[..., Any]) -> None:
+    """Whole blocks of one mode, side by side and on top of each other."""
+    gowin = [(1, 16384), (2, 8192), (4, 4096), (9, 2048), (18, 1024), (36, 512)]
+    cases = [
+        ((8, 2048, gowin), 1, "2048 words of 9 bits hold it"),
+        ((8, 2049, gowin), 2, "one word more than a block has takes a second block"),
+        ((36, 512, gowin), 1, "512 words of 36 bits"),
+        ((37, 512, gowin), 2, "37 bits are two columns, whatever is left of the second"),
+        ((96, 3072, gowin), 18, "6 columns of 18 bits, 3 rows; the bits alone would fit into 16"),
+        ((1, 1, gowin), 1, "a single bit still takes a block"),
+        ((1, 16385, gowin), 2, "one bit wide, one word too deep"),
+        ((8, 4096, gowin), 2, "two columns of 4 bits, or two rows of 9 bits"),
+        ((16, 300, [(2, 2048), (4, 1024), (8, 512), (16, 256)]), 2, "another part's modes"),
+        ((5, 7, [(4, 4)]), 4, "two columns and two rows, both rounded up"),
+    ]
+    for arguments, blocks, why in cases:
+        got = function(*arguments)
+        shown = (
+            f"{arguments[0]}, {arguments[1]}, {'...' if arguments[2] is gowin else arguments[2]}"
+        )
+        expect(got == blocks, f"blocks_needed({shown}) gives {got!r}, expected {blocks}: {why}.")

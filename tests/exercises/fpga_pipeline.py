@@ -72,6 +72,27 @@ def _no_refusal(positions, channels, taps, target):
     )
 
 
+def _bits_only(width, depth, modes):
+    return -(-width * depth // max(bits * words for bits, words in modes))
+
+
+def _one_mode(width, depth, modes):
+    bits, words = modes[-1]
+    return -(-width // bits) * -(-depth // words)
+
+
+def _rounded_down(width, depth, modes):
+    return min(max(width // bits, 1) * max(depth // words, 1) for bits, words in modes)
+
+
+def _only_wide_enough(width, depth, modes):
+    return min([-(-depth // words) for bits, words in modes if bits >= width], default=0)
+
+
+def _not_rounded(width, depth, modes):
+    return min(width / bits * depth / words for bits, words in modes)
+
+
 WRONG_ANSWERS = {
     "pixels_needed": [
         ("forgets the edge", _needed(clip=False)),
@@ -95,5 +116,12 @@ WRONG_ANSWERS = {
         ("the most multipliers", _search(lambda cycles, target: cycles <= target, max)),
         ("all multipliers where nothing is fast enough", _no_refusal),
         ("ignores the target", _search(lambda cycles, target: True)),
+    ],
+    "blocks_needed": [
+        ("bits divided by the size of a block", _bits_only),
+        ("always the widest mode", _one_mode),
+        ("rounded down", _rounded_down),
+        ("no two blocks side by side", _only_wide_enough),
+        ("a fraction of a block", _not_rounded),
     ],
 }
