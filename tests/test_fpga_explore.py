@@ -106,8 +106,9 @@ def test_the_numbers_of_the_roofline(edge):
 
 
 def test_the_full_size_network_fits_the_gw2a_above_366_frames_a_second(edge):
-    buffers = least_buffers(edge, ["features.conv1", "average", "fc"])
-    assert buffers == {"features.conv1": 196, "average": 1, "fc": 1}
+    buffers = least_buffers(edge, ["average", "fc"])
+    assert buffers == {"average": 1, "fc": 1}
+    assert least_buffers(edge, ["features.conv1"]) == {"features.conv1": 2 * 96 + 3 + 1}
     point = fastest(edge, GOWIN, buffers=buffers)
     assert point.report.fits
     assert point.frames_per_second() > 366
