@@ -30,7 +30,8 @@ from helpers.data import Split
 from helpers.quantization.grids import fake_quantize, symmetric
 
 NARROWEST, WIDEST = 1, 8
-UNIT = 100.0  # bits; alpha is stored as alpha / UNIT, so that AdamW's step of lr moves it by UNIT lr
+# In bits: alpha is stored as alpha / UNIT, so that AdamW's step of lr moves it by UNIT lr.
+UNIT = 100.0
 
 
 def check_width(bits: int, name: str = "bits") -> None:
@@ -198,9 +199,9 @@ def plain(model: nn.Module) -> nn.Module:
     model = copy.deepcopy(model)
     for name in learned_layers(model):
         layer = model.get_submodule(name)
-        weight = _stored_weight(model, name)
+        weight = _stored_weight(model, name).detach().clone()  # the next line overwrites it
         parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
-        layer.weight = nn.Parameter(weight.detach().clone())
+        layer.weight = nn.Parameter(weight)
     return model
 
 
