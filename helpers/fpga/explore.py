@@ -75,13 +75,11 @@ def price(
     return logic.luts + memory
 
 
-def balanced(
-    model: IntegerModel, interval: int, part: Device, **choices: Any
-) -> dict[str, Folding]:
-    """For each layer the folding with the fewest multipliers that takes at most `interval` cycles.
+def fewest(model: IntegerModel, interval: int) -> dict[str, list[Folding]]:
+    """For each layer all foldings with the fewest multipliers that take at most `interval` cycles.
 
-    Among equals the lowest `price`. `choices` are those of `estimate`. Raises ValueError if even
-    the full parallelism of a layer is too slow, or the camera, which sends a pixel per cycle.
+    Raises ValueError if even the full parallelism of a layer is too slow, or the camera, which sends
+    a pixel per cycle.
     """
     _, height, width = map_shape(model.input)
     if interval < height * width:
@@ -89,7 +87,7 @@ def balanced(
             f"interval must be at least {height * width} cycles, one per pixel of the camera,"
             f" got {interval}"
         )
-    design = {}
+    found = {}
     for layer in folded(model):
         fast = [f for f in options(layer) if stage_cycles(model, layer, f) <= interval]
         if not fast:
@@ -98,9 +96,30 @@ def balanced(
                 f"layer {layer.name!r} takes {shortest} cycles at least, so interval must be that"
                 f" long, got {interval}"
             )
-        fewest = min(f.multipliers for f in fast)
-        equal = [f for f in fast if f.multipliers == fewest]
-        design[layer.name] = min(equal, key=lambda f: (price(model, layer, f, part, **choices), f))
+        least = min(f.multipliers for f in fast)
+        found[layer.name] = [f for f in fast if f.multipliers == least]
+    return found
+
+
+def balanced(
+    model: IntegerModel,
+    interval: int,
+    part: Device,
+    *,
+    prices: dict[tuple[str, Folding], float] | None = None,
+    **choices: Any,
+) -> dict[str, Folding]:
+    """For each layer, of the `fewest` multipliers for an interval, the folding of lowest `price`.
+
+    `prices` keeps the prices from one call to the next; `choices` are those of `estimate`.
+    """
+    known = {} if prices is None else prices
+    design = {}
+    for name, foldings in fewest(model, interval).items():
+        for folding in foldings:
+            if len(foldings) > 1 and (name, folding) not in known:
+                known[name, folding] = price(model, model[name], folding, part, **choices)
+        design[name] = min((known.get((name, folding), 0.0), folding) for folding in foldings)[1]
     return design
 
 
@@ -145,12 +164,13 @@ def fastest(model: IntegerModel, part: Device, *, room: float = 1.0, **choices: 
     """
     _, height, width = map_shape(model.input)
     slowest = max(stage_cycles(model, layer, Folding()) for layer in folded(model))
-    targets = intervals(model, height * width, slowest)
-    for target in targets:
-        design = balanced(model, target, part, **choices)
-        hard = sum(f.multipliers for n, f in design.items() if n not in choices.get("fabric", ()))
+    prices: dict[tuple[str, Folding], float] = {}
+    for target in intervals(model, height * width, slowest):
+        least = {name: found[0].multipliers for name, found in fewest(model, target).items()}
+        hard = sum(n for name, n in least.items() if name not in choices.get("fabric", ()))
         if hard > room * part.multipliers:
             continue  # too many multipliers: no need to place memories
+        design = balanced(model, target, part, prices=prices, **choices)
         report = estimate(model, design, part, **choices)
         if max(report.utilization.values()) <= room:
             return Point(frame_interval(model, design), design, report)
