@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, BrowserContext
 
 from tools import book, pages
 
@@ -28,11 +28,20 @@ def chromium() -> Iterator[Browser]:
         yield running
 
 
-def load(chromium: Browser, folder: Path, body: str) -> list[str]:
-    html = f"<!DOCTYPE html><html><head><title>A page</title></head><body>{body}</body></html>"
-    (folder / "page.html").write_text(html)
+@pytest.fixture
+def reader(chromium: Browser) -> Iterator[BrowserContext]:
+    with pages.visit(chromium) as context:
+        yield context
+
+
+def load(reader: BrowserContext, folder: Path, body: str, name: str = "page") -> list[str]:
+    """What the check finds in a page with one heading and `body`."""
+    html = '<!DOCTYPE html><html lang="en"><head><title>A page</title></head>'
+    html += f"<body><main><h1>A page</h1>{body}</main></body></html>"
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / f"{name}.html").write_text(html)
     with pages.served(folder) as address:
-        return pages.look(chromium, address, "page", {COLAB})
+        return pages.look(reader, address, name, {COLAB})
 
 
 FAULTS = {
@@ -54,18 +63,94 @@ FAULTS = {
 }
 
 
+MOUSE = "<p style='cursor: pointer' onclick='this.remove()'>away</p>"
+STUCK = "<details onkeydown='event.preventDefault()'><summary>Answer</summary><p>42</p></details>"
+SHUT = "<details><summary tabindex='-1' inert>Answer</summary><p>42</p></details>"
+HIDDEN_FOCUS = "<article><a href='#x' id='x' style='outline: none'>here</a></article>"
+DEAD_ADMONITION = (
+    "<div class='dropdown admonition'><p class='admonition-title'>Answer</p>"
+    "<p style='display: none'>42</p></div>"
+)
+FAULTS |= {
+    "not on a phone": ("<p style='width: 600px'>x</p>", "on a phone the page is"),
+    "cut off": (
+        "<div style='overflow: hidden'><p style='width: 600px'>x</p></div>",
+        "on a phone this sticks out of the window: <p",
+    ),
+    "tiny text": ("<p style='font-size: 11px'>x</p>", "this text is under 12 pixels: <p"),
+    "mouse only": (MOUSE, "answers to a mouse only: <p"),
+    "fold does not open": (STUCK, "does not open by keyboard: <summary"),
+    "fold out of reach": (SHUT, "cannot have the keyboard's focus: <summary"),
+    "answer without button": (DEAD_ADMONITION, "does not open by keyboard: <p"),
+    "focus not to be seen": (HIDDEN_FOCUS, "does not show the keyboard's focus: <a"),
+    "no copy button": ("<div class='cell_input'><pre>x = 1</pre></div>", "1 code cells have no"),
+    "pale text": ("<p style='color: #aaa'>Too pale to read.</p>", "light colours, color-contrast"),
+    "pale in the dark": (
+        "<style>@media (prefers-color-scheme: dark) { p { color: #ccc } }</style><p>Pale.</p>",
+        "dark colours, color-contrast",
+    ),
+    "nameless button": ("<button></button>", "critical barrier in light colours, button-name"),
+    "pale code": (
+        "<div class='highlight'><pre><span class='k'>if</span> <span class='k'>if</span> "
+        "<span class='c' style='color: #bbb'># pale</span></pre></div>",
+        "light colours, color-contrast",
+    ),
+}
+
+
 @pytest.mark.parametrize("fault", FAULTS)
-def test_each_fault_is_seen(chromium: Browser, tmp_path: Path, fault: str) -> None:
+def test_each_fault_is_seen(reader: BrowserContext, tmp_path: Path, fault: str) -> None:
     body, message = FAULTS[fault]
-    found = load(chromium, tmp_path, body)
+    found = load(reader, tmp_path, body)
     assert any(message in line for line in found), found
 
 
-def test_a_sound_page_has_no_fault(chromium: Browser, tmp_path: Path) -> None:
+SOUND = f"""
+<script src='script.js'></script>
+<article><p><a href='{COLAB}'>Colab</a> <code>a $b$ in code</code> It costs $5.</p></article>
+<img alt='A box' src="{IMAGE}">
+<div style='overflow-x: auto' tabindex='0'><p style='width: 600px'>scrolls by itself</p></div>
+<details><summary>Answer</summary><p>42</p></details>
+<div class='cell_input'><pre>x = 1</pre><button class='copybtn'>copy</button></div>
+<label style='cursor: pointer'><input type='checkbox'> a box</label>
+<table><thead><tr><th>a</th></tr></thead><tbody><tr><td>1</td></tr></tbody></table>
+"""
+
+
+def test_a_sound_page_has_no_fault(reader: BrowserContext, tmp_path: Path) -> None:
     (tmp_path / "script.js").write_text("console.log('fine')")
-    body = f"<h1>A page</h1><script src='script.js'></script><img alt='A box' src=\"{IMAGE}\">"
-    body += f"<a href='{COLAB}'>Colab</a><code>a $b$ in code</code> It costs $5."
-    assert load(chromium, tmp_path, body) == []
+    assert load(reader, tmp_path, SOUND) == []
+
+
+def test_a_heavy_page_is_seen(reader: BrowserContext, tmp_path: Path) -> None:
+    (tmp_path / "script.js").write_text(f"/* {'x' * 2_900_000} */")
+    assert load(reader, tmp_path, SOUND) == []
+    (tmp_path / "script.js").write_text(f"/* {'x' * 3_000_000} */")
+    (fault,) = load(reader, tmp_path, SOUND, "heavier")
+    assert "bytes, more than 3,000,000" in fault
+
+
+def test_a_lab_shows_a_picture_where_its_panel_would_be(reader, tmp_path: Path) -> None:
+    missing = "labs/demo: the Explore section shows no picture where the panel would be"
+    for explore in ("", "<section id='explore'><h2>Explore</h2></section>"):
+        assert load(reader, tmp_path, explore, "labs/demo") == [missing]
+    shown = f"<section id='explore'><h2>Explore</h2><img alt='A box' src=\"{IMAGE}\"></section>"
+    assert load(reader, tmp_path, shown, "labs/demo2") == []
+
+
+def test_a_search_must_find_something(reader: BrowserContext, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(pages, "PATIENCE", 500)
+    (tmp_path / "search.html").write_text("<ul class='search'></ul>")
+    assert pages.search(reader, tmp_path.as_uri()) == [
+        "search: quantization is nowhere to be found in file: pages"
+    ]
+    script = """<ul class='search'></ul><script>
+        if (new URL(location).searchParams.get("q") == "quantization")
+            document.querySelector("ul").innerHTML = "<li><a href='#'>A page</a></li>";
+    </script>"""
+    (tmp_path / "search.html").write_text(script)
+    monkeypatch.undo()
+    assert pages.search(reader, tmp_path.as_uri()) == []
 
 
 def built() -> Path:
@@ -79,7 +164,7 @@ def built() -> Path:
 
 @pytest.mark.slow
 def test_every_page_of_the_book(chromium: Browser) -> None:
-    assert pages.check(chromium, ROOT, built()) == []
+    assert pages.check(ROOT, built()) == []
 
 
 def test_a_chapter_and_its_lab_must_link_to_colab() -> None:
@@ -90,10 +175,16 @@ def test_a_chapter_and_its_lab_must_link_to_colab() -> None:
             assert link.endswith(f"/labs/{lab.stem}.ipynb")
 
 
-def test_no_chromium_and_no_book_are_said_plainly(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_no_chromium_no_axe_and_no_book_are_said_plainly(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
     assert pages.main(["--root", str(tmp_path)]) == 1
     assert "run `make book`" in capsys.readouterr().err
     (tmp_path / "_build" / "html").mkdir(parents=True)
+    monkeypatch.setattr(pages, "find_spec", lambda name: None)
+    assert pages.main(["--root", str(tmp_path)]) == 1
+    assert "axe-core is missing" in capsys.readouterr().err
+    monkeypatch.undo()
     monkeypatch.setattr(pages, "chromium", lambda: None)
     assert pages.main(["--root", str(tmp_path)]) == 1
     assert "no Chromium found" in capsys.readouterr().err

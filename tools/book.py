@@ -2,7 +2,8 @@
 
 `python -m tools.book` puts `_config.yml`, `_toc.yml`, `book/`, the labs that `tools.labs` executed
 and freshly drawn figures into `_build/stage`, runs jupyter-book on it with every warning an error,
-checks the pages, and only then replaces `_build/html`. With nothing changed it does nothing.
+finishes and checks the pages, and only then replaces `_build/html`. With nothing changed it does
+nothing.
 `--without-solutions` builds a second book, in `_build/html_student`, without the labs' solutions and
 without the answers under the chapters' questions; the first one stays as it is.
 `--links` asks every external address that the pages name whether it answers.
@@ -29,7 +30,7 @@ import nbformat
 import yaml
 from sphinx_external_toc.parsing import MalformedError, parse_toc_yaml
 
-from tools import api, labs
+from tools import api, finish, labs
 
 ROOT = labs.ROOT
 GENERATED = {"genindex", "search", "index"}  # pages that Sphinx adds to those of the contents
@@ -68,7 +69,7 @@ def lab_pages(found: list[str]) -> list[str]:
 def fingerprint(root: Path, found: list[str]) -> str:
     """Hash everything that decides what the book looks like."""
     paths = [root / "_config.yml", root / "_toc.yml"]
-    paths += [Path(str(module.__file__)) for module in (sys.modules[__name__], labs, api)]
+    paths += [Path(str(module.__file__)) for module in (sys.modules[__name__], api, finish, labs)]
     for folder in ("book", "helpers"):
         paths += [
             path
@@ -303,6 +304,7 @@ def build(root: Path, solutions: bool = True) -> bool:
         if not sphinx(root, folder, Path(temporary), log):
             raise BookError("\n".join([*complaints(log), f"(the whole log: {log})"]))
         html = Path(temporary) / "_build" / "html"
+        finish.finish(html)
         wrong = list(faults(html, found))
         if wrong:
             raise BookError("\n".join(wrong))

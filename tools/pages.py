@@ -2,7 +2,10 @@
 
 `python -m tools.pages [--screenshots]` serves `_build/html` on this machine, cuts every other host off,
 and fails on a console error, a request to another host, mathematics that did not render, an image
-without alt text or without content, and a Colab link that does not open an existing lab.
+without alt text or without content, and a Colab link that does not open an existing lab; on a page
+of more than 3 MB, one that a phone shows cut off, something that a keyboard cannot reach or open, a
+lab that shows no picture where its panel would be; on what axe-core reports as a barrier in light or
+dark colours, and on a search that finds nothing.
 """
 
 import argparse
@@ -13,12 +16,25 @@ import shutil
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, Route, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Request,
+    Response,
+    TimeoutError,
+    ViewportSize,
+    sync_playwright,
+)
 
 from tools import book, stamp
 
@@ -32,26 +48,14 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
     "--disable-dev-shm-usage",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # no other host is found
 ]
-SEEN = """
-async () => {
-  if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
-  const article = document.querySelector("article, main") || document.body;
-  const visible = article.cloneNode(true);
-  visible.querySelectorAll("pre, code, script, style, mjx-container").forEach(e => e.remove());
-  return {
-    title: document.title,
-    wide: document.documentElement.scrollWidth - window.innerWidth,
-    formulas: document.querySelectorAll(".math").length,
-    rendered: document.querySelectorAll(".math mjx-container").length,
-    errors: [...document.querySelectorAll("mjx-merror, [data-mjx-error]")].map(e => e.textContent),
-    raw: visible.textContent.match(/\\$[^$\\n]+\\$|\\\\\\(|\\\\\\[|\\{\\{|:::|```|\\{[a-z-]+\\}`/g) || [],
-    images: [...document.querySelectorAll("img")].map(e => (
-      {source: e.getAttribute("src"), alt: e.alt, complete: e.complete, width: e.naturalWidth})),
-    colab: [...document.querySelectorAll("a[href*='colab.research']")].map(e => e.href),
-  };
-}
-"""
+SCRIPT = Path(__file__).with_suffix(".js")
+DESK, PHONE = ViewportSize(width=1280, height=900), ViewportSize(width=390, height=844)
+MOST_BYTES = 3_000_000  # that one page loads, before compression
+HARMFUL = {"moderate", "serious", "critical"}  # the impacts of axe-core that fail the check
+WORD = "quantization"  # that a search must find
+PATIENCE = 10_000  # milliseconds that a search may take
 
 
 def chromium() -> str | None:
@@ -68,6 +72,17 @@ def served(folder: Path) -> Iterator[str]:
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, format: str, *arguments: Any) -> None:
             pass
+
+        def do_GET(self) -> None:
+            if self.path == "/favicon.ico":  # a browser asks for it by itself
+                self.send_response(204)
+                self.end_headers()
+            else:
+                super().do_GET()
+
+        def end_headers(self) -> None:
+            self.send_header("Cache-Control", "max-age=3600")
+            super().end_headers()
 
     handler = functools.partial(Quiet, directory=str(folder))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -90,48 +105,75 @@ def browser() -> Iterator[Browser]:
             running.close()
 
 
+@contextmanager
+def visit(running: Browser) -> Iterator[BrowserContext]:
+    """A reader without a past: windows share what they have loaded, and nothing before."""
+    context = running.new_context(viewport=DESK, color_scheme="light")
+    context.add_init_script(path=SCRIPT)
+    try:
+        yield context
+    finally:
+        context.close()
+
+
+@functools.cache
+def axe() -> str:
+    """The script of axe-core, which looks for barriers to readers with a disability."""
+    return (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
+
+
 def look(
-    running: Browser, address: str, page: str, colab: set[str], picture: Path | None = None
+    reader: BrowserContext, address: str, page: str, colab: set[str], picture: Path | None = None
 ) -> list[str]:
     """Load one page; return what is wrong with it. `colab` holds the links that may stand there."""
     faults: list[str] = []
     host = urlsplit(address).netloc
-    context = running.new_context(viewport={"width": 1280, "height": 900})
 
-    def only_here(route: Route) -> None:
-        if urlsplit(route.request.url).netloc == host:
-            route.continue_()
-        else:
-            faults.append(f"asks another host: {route.request.url}")
-            route.abort()
+    def asked(request: Request) -> None:
+        parts = urlsplit(request.url)
+        if parts.scheme in ("http", "https", "ws", "wss") and parts.netloc != host:
+            faults.append(f"asks another host: {request.url}")
 
-    context.route("**/*", only_here)
-    tab = context.new_page()
-    tab.on("pageerror", lambda error: faults.append(f"script error: {error}"))
-    tab.on(
-        "console",
-        lambda message: (
-            faults.append(f"console: {message.text}") if message.type == "error" else None
-        ),
-    )
-    tab.on(
-        "response",
-        lambda response: (
+    def answered(response: Response) -> None:
+        if response.status >= 400:
             faults.append(f"{response.status} for {response.url}")
-            if response.status >= 400
-            else None
-        ),
-    )
+
+    def said(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            faults.append(f"console: {message.text}")
+
+    tab = reader.new_page()
+    tab.on("pageerror", lambda error: faults.append(f"script error: {error}"))
+    tab.on("console", said)
+    tab.on("request", asked)
+    tab.on("response", answered)
     try:
-        tab.goto(f"{address}/{page}.html", wait_until="networkidle", timeout=60_000)
-        seen = tab.evaluate(SEEN)
+        tab.goto(f"{address}/{page}.html", wait_until="load", timeout=60_000)
+        seen = tab.evaluate("course.seen()")
         faults += judge(seen, colab)
+        if page.startswith("labs/") and not seen["explore"]:
+            faults.append("the Explore section shows no picture where the panel would be")
         if picture is not None:
-            picture.parent.mkdir(parents=True, exist_ok=True)
-            tab.screenshot(path=str(picture), full_page=True)
+            photograph(tab, picture)
+        tab.set_viewport_size(PHONE)
+        faults += judge_narrow(tab.evaluate("course.narrow()"))
+        tab.set_viewport_size(DESK)
+        faults += keyboard(tab)
+        faults += accessible(tab)
     finally:
-        context.close()
+        tab.close()
     return [f"{page}: {fault}" for fault in faults]
+
+
+def photograph(tab: Page, picture: Path) -> None:
+    """Save the whole page, and what its first window shows in dark colours and on a phone."""
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    tab.screenshot(path=picture, full_page=True)
+    tab.emulate_media(color_scheme="dark")
+    tab.screenshot(path=picture.with_stem(f"{picture.stem}-dark"))
+    tab.emulate_media(color_scheme="light")
+    tab.set_viewport_size(PHONE)
+    tab.screenshot(path=picture.with_stem(f"{picture.stem}-phone"))
 
 
 def judge(seen: dict[str, Any], colab: set[str]) -> Iterator[str]:
@@ -140,6 +182,8 @@ def judge(seen: dict[str, Any], colab: set[str]) -> Iterator[str]:
         yield f"{seen['rendered']} of {seen['formulas']} formulas rendered"
     if seen["wide"] > 0:
         yield f"the page is {seen['wide']} pixels wider than the window"
+    if seen["bytes"] > MOST_BYTES:
+        yield f"the page loads {seen['bytes']:,} bytes, more than {MOST_BYTES:,}"
     for text in seen["errors"]:
         yield f"mathematics has an error: {text}"
     for text in seen["raw"]:
@@ -151,6 +195,68 @@ def judge(seen: dict[str, Any], colab: set[str]) -> Iterator[str]:
             yield f"image {image['source']} does not show"
     for link in sorted(set(seen["colab"]) - colab):
         yield f"Colab link to {link}, which is no lab of this repository"
+    if seen["uncopied"]:
+        yield f"{seen['uncopied']} code cells have no copy button"
+    for element in seen["mouse"]:
+        yield f"answers to a mouse only: {element}"
+
+
+def judge_narrow(seen: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with a page on a phone."""
+    if seen["wide"] > 0:
+        yield f"on a phone the page is {seen['wide']} pixels wider than the window"
+    for element in seen["cut"]:
+        yield f"on a phone this sticks out of the window: {element}"
+    for element in seen["tiny"]:
+        yield f"on a phone this text is under 12 pixels: {element}"
+
+
+def keyboard(tab: Page) -> Iterator[str]:
+    """Open everything folded with the Enter key; say what cannot be reached, seen or opened."""
+    for stops in ("stops", "folds"):
+        for number in range(tab.evaluate(f"course.{stops}().length")):
+            this = f"course.{stops}()[{number}]"
+            name = tab.evaluate(f"{this}.outerHTML.slice(0, 100)")
+            focus = tab.evaluate(f"course.focus({this})")
+            if not focus["reached"]:
+                yield f"cannot have the keyboard's focus: {name}"
+            elif not focus["shown"]:
+                yield f"does not show the keyboard's focus: {name}"
+            if stops == "folds" and not tab.evaluate(f"course.opened({this})"):
+                tab.keyboard.press("Enter")
+                try:
+                    tab.wait_for_function(f"course.opened({this})", timeout=2000)
+                except TimeoutError:
+                    yield f"does not open by keyboard: {name}"
+
+
+def accessible(tab: Page) -> Iterator[str]:
+    """What axe-core finds: by every rule, then again how well the dark colours can be read."""
+    tab.evaluate("course.thin()")
+    tab.evaluate(axe())
+    seen = {"light": tab.evaluate("course.barriers()")}
+    tab.emulate_media(color_scheme="dark")
+    seen["dark"] = tab.evaluate("course.barriers({runOnly: ['color-contrast']})")
+    for colours, barriers in seen.items():
+        for barrier in barriers:
+            if barrier["impact"] in HARMFUL:
+                yield (
+                    f"{barrier['impact']} barrier in {colours} colours, {barrier['id']}: "
+                    f"{barrier['help']}; {barrier['count']} times, first {barrier['first']}"
+                )
+
+
+def search(reader: BrowserContext, address: str) -> list[str]:
+    """Search the book for a word that it is full of."""
+    tab = reader.new_page()
+    try:
+        tab.goto(f"{address}/search.html?q={WORD}", timeout=60_000)
+        tab.wait_for_selector("ul.search li a", timeout=PATIENCE)
+    except TimeoutError:
+        return [f"search: {WORD} is nowhere to be found in {urlsplit(address).scheme}: pages"]
+    finally:
+        tab.close()
+    return []
 
 
 def expected_links(root: Path, page: str) -> set[str]:
@@ -160,19 +266,32 @@ def expected_links(root: Path, page: str) -> set[str]:
     return {stamp.colab_address(root, name)} if known else set()
 
 
-def check(running: Browser, root: Path, html: Path, screenshots: Path | None = None) -> list[str]:
-    """Load every page of the table of contents; return everything that is wrong."""
-    faults: list[str] = []
+def check(root: Path, html: Path, screenshots: Path | None = None) -> list[str]:
+    """Load every page of the table of contents; return everything that is wrong.
+
+    A browser for each processor, up to four, takes its share of the pages.
+    """
+    names = book.pages(root)
     colab = {stamp.colab_address(root, path.stem) for path in (root / "labs").glob("*.ipynb")}
-    with served(html) as address:
-        for page in book.pages(root):
-            picture = screenshots / f"{page.replace('/', '-')}.png" if screenshots else None
-            faults += look(running, address, page, colab, picture)
-            text = (html / f"{page}.html").read_text(encoding="utf-8")
-            for link in expected_links(root, page):
-                if f'href="{link}"' not in text:
-                    faults.append(f"{page}: the Colab link {link} is missing")
-    return faults
+    found: dict[str, list[str]] = {page: [] for page in [*names, "search"]}
+    browsers = min(os.cpu_count() or 1, 4)
+
+    def look_at(share: list[str]) -> None:
+        with browser() as running, visit(running) as reader:
+            for page in share:
+                picture = screenshots / f"{page.replace('/', '-')}.png" if screenshots else None
+                found[page] = look(reader, address, page, colab, picture)
+
+    with served(html) as address, ThreadPoolExecutor(browsers) as pool:
+        list(pool.map(look_at, [names[start::browsers] for start in range(browsers)]))
+        with browser() as running, visit(running) as reader:
+            found["search"] = search(reader, address) + search(reader, html.as_uri())
+    for page in names:
+        text = (html / f"{page}.html").read_text(encoding="utf-8")
+        for link in expected_links(root, page):
+            if f'href="{link}"' not in text:
+                found[page].append(f"{page}: the Colab link {link} is missing")
+    return [fault for page in found for fault in found[page]]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -185,12 +304,14 @@ def main(arguments: list[str] | None = None) -> int:
     if not html.is_dir():
         print("pages: there is no book yet; run `make book`", file=sys.stderr)
         return 1
+    if find_spec("axe_playwright_python") is None:
+        print("pages: axe-core is missing: pip install -e '.[test]'", file=sys.stderr)
+        return 1
     if chromium() is None:
         print("pages: no Chromium found (install it, or name it in CHROMIUM)", file=sys.stderr)
         return 1
     pictures = root / "_build" / "screenshots" if options.screenshots else None
-    with browser() as running:
-        faults = check(running, root, html, pictures)
+    faults = check(root, html, pictures)
     for fault in faults:
         print(fault, file=sys.stderr)
     print(f"pages: {len(book.pages(root))} loaded in Chromium, {len(faults)} faults")
