@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
+from joblib import Parallel, delayed
 from torch import Tensor, nn
 
 from helpers import cost, training
@@ -94,14 +95,19 @@ def measured_losses(
     """For each layer and rank the mean squared change of the logits when it alone is factored.
 
     `x` (N, C, H, W) are images to measure on, training or validation images; no label is needed.
+    The measurements run through joblib: one after the other, or where `joblib.parallel_config` says.
     """
     before = training.logits(model, x)
-    losses: dict[str, dict[int, float]] = {}
-    for name, choices in ranks.items():
-        losses[name] = {}
-        for rank in choices:
-            after = training.logits(factorize(model, {name: rank}), x)
-            losses[name][rank] = float((after - before).square().mean())
+
+    def change(name: str, rank: int) -> float:
+        after = training.logits(factorize(model, {name: rank}), x)
+        return float((after - before).square().mean())
+
+    pairs = [(name, rank) for name, choices in ranks.items() for rank in choices]
+    measured = Parallel()(delayed(change)(*pair) for pair in pairs)  # one by one if nobody asks
+    losses: dict[str, dict[int, float]] = {name: {} for name in ranks}
+    for (name, rank), loss in zip(pairs, measured, strict=True):
+        losses[name][rank] = loss
     return losses
 
 

@@ -8,6 +8,7 @@ Chapter: 08_slimming.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from joblib import Parallel, delayed
 from torch import Tensor, nn
 
 from helpers import cost
@@ -31,6 +32,7 @@ def sensitivity(
     Every cut starts from `model` again. `scores` gives each channel's importance by group name,
     `layers` picks groups (default: all). `measure(network)` should look at validation images, never
     at the test set: the plan is chosen by it. `retrain(network)` returns a network trained a little.
+    The cuts run through joblib: one after the other, or where `joblib.parallel_config` says.
 
     Raises ValueError for unknown layers, no ratios, and ratios outside 0 to below 1.
     """
@@ -40,14 +42,16 @@ def sensitivity(
         raise ValueError(f"unknown layers {unknown}; known are {list(scores)}")
     if not ratios or not names:
         raise ValueError(f"ratios and layers must not be empty, got {list(ratios)} and {names}")
-    table: Table = {}
-    for name in names:
-        table[name] = {}
-        for ratio in ratios:
-            network = slim(model, keep_by_layer(scores, {name: ratio}))
-            if retrain is not None:
-                network = retrain(network)
-            table[name][ratio] = measure(network)
+
+    def cut(name: str, ratio: float) -> float:
+        network = slim(model, keep_by_layer(scores, {name: ratio}))
+        return measure(network if retrain is None else retrain(network))
+
+    cuts = [(name, ratio) for name in names for ratio in ratios]
+    measured = Parallel()(delayed(cut)(*pair) for pair in cuts)  # one by one if nobody asks
+    table: Table = {name: {} for name in names}
+    for (name, ratio), accuracy in zip(cuts, measured, strict=True):
+        table[name][ratio] = accuracy
     return table
 
 
