@@ -18,6 +18,7 @@ from helpers.qat import (
     convert,
     freeze_ranges_,
     freeze_statistics_,
+    least_squares_step,
     prepare,
 )
 from helpers.quantization import fold_batch_norm, quantize_network
@@ -211,6 +212,17 @@ def test_a_learned_step_follows_the_folding() -> None:
     before = convert(network).nodes[1].weight_codes
     network.model[1].running_var *= torch.tensor([9.0, 0.1, 4.0, 1.0])
     assert torch.equal(convert(network).nodes[1].weight_codes, before)
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_learned_steps_start_from_least_squares_of_the_folded_weights(per_channel: bool) -> None:
+    model, x, network = residual(step="lsq", weight_bits=3, per_channel=per_channel)
+    for node in convert(network).nodes:
+        if node.weight is not None:
+            start = least_squares_step(node.weight, 3, axis=0 if per_channel else None)
+            assert torch.allclose(node.weight_parameters.scale.float(), start), node.name
+    last = quantize_network(model, x).nodes[-1].output
+    assert torch.equal(convert(network).nodes[-1].output.scale, last.scale)
 
 
 def test_a_learned_step_stays_positive() -> None:
