@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers.fpga import reference
-from helpers.fpga.datapath import Datapath
+from helpers.fpga.datapath import FEW, Datapath
 from helpers.fpga.integer_model import (
     IntegerLayer,
     IntegerModel,
@@ -70,6 +70,19 @@ def test_blocks_threads_and_fusion_change_nothing(model, rounding, seed):
     twice = Datapath(model, rounding=rounding, chunk=9, threads=2)
     np.testing.assert_array_equal(logits, twice.run(codes))
     np.testing.assert_array_equal(logits, twice.run(codes))
+
+
+@settings(PROPERTY, max_examples=30)
+@given(
+    integer_models(), st.sampled_from(["half_up", "half_even", "onnxruntime"]), st.integers(0, 99)
+)
+def test_a_few_images_equal_the_same_images_among_many(model, rounding, seed):
+    codes = random_codes(model, FEW + 3, seed)
+    path = Datapath(model, rounding=rounding)
+    expected = path.run(codes)
+    for count in (1, 2, FEW, FEW + 1, 1):
+        np.testing.assert_array_equal(path.run(codes[:count]), expected[:count])
+    assert set(path._few) == {1, 2, FEW}
 
 
 @PROPERTY
@@ -243,8 +256,34 @@ def test_batches_of_many_sizes_keep_memory_small_and_answers_right():
     expected = path.run(codes)
     for size in range(1, 40):
         np.testing.assert_array_equal(path.run(codes[:size]), expected[:size])
+    assert sum(len(buffer) for buffer in path._spaces.get().buffers) == 4 * 40 * (50 + 1)
+
+
+def test_memory_is_used_again_by_later_layers_and_sizes():
+    """Ten layers of 2 x 8 x 8 numbers an image: two arrays serve them, and one with a border."""
+    kernel = {"kernel": (3, 3), "padding": (1, 1)}
+    layers = [IntegerLayer("input", "input", (), (2, 8, 8), 0.5, 1)]
+    for number in range(10):
+        layers.append(
+            IntegerLayer(
+                f"conv{number}", "conv", (layers[-1].name,), (2, 8, 8), 4.0, 0, **kernel,
+                weight=np.full((2, 2, 3, 3), 1 - 2 * (number % 2), np.int8),
+                weight_scale=np.ones(2), bias=np.zeros(2, np.int32),
+            )
+        )  # fmt: skip
+    layers.append(IntegerLayer("flat", "flatten", ("conv9",), (128,), 4.0, 0))
+    model = IntegerModel(tuple(layers))
+    codes = random_codes(model, 70, 0)
+    path = Datapath(model)
+    np.testing.assert_array_equal(path.run(codes), reference.run(model, codes)["flat"])
     space = path._spaces.get()
-    assert len({shape[-1] for _, shape, _ in space.arrays}) <= 2
+    assert sum(len(buffer) for buffer in space.buffers) <= 3 * 4 * 64 * 128
+    for size in range(20, 40):
+        path._spaces.put(space)
+        np.testing.assert_array_equal(path.run(codes[:size]), path.run(codes)[:size])
+        space = path._spaces.get()
+    assert len({shape[-1] for _, shape in space.bordered}) <= 2
+    assert sum(len(buffer) for buffer in space.buffers) <= 3 * 4 * 64 * 128
 
 
 def test_an_empty_batch_gives_no_logits():

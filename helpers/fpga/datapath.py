@@ -4,7 +4,8 @@
 modes. How it is fast: images lie innermost in memory; every sum of products is a BLAS product in
 floating point whose sums are proved exact (`operators`); the bias and the rounding constant are
 one addition in a float requantization proved equal to the integer rule (`requantizer`); a max-pool
-works on accumulators, of which it leaves a quarter to requantize.
+works on accumulators, of which it leaves a quarter to requantize; memory that a layer has finished
+with serves the next. A handful of images goes another way (`few`).
 
 Chapter: 11_fpga_datapath.
 """
@@ -19,13 +20,14 @@ import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
 from helpers.fpga.arithmetic import Integers, check_mode, wrap
+from helpers.fpga.few import FewImages
 from helpers.fpga.integer_model import IntegerLayer, IntegerModel, accumulator_bits
-from helpers.fpga.operators import Block, Sums, Workspace, exact_dtype, sums_of, window
+from helpers.fpga.operators import Block, Workspace, exact_dtype, sums_of, window
 from helpers.fpga.requantizer import FloatSteps, Requantizer, prove, requantizer
 from helpers.fpga.residual import Addition, addition
 
 Codes = npt.NDArray[np.int8]
-FEW = 8  # up to this many images large matrix products win over many small ones
+FEW = 8  # up to this many images, the channel innermost is faster than the image innermost
 
 
 class Datapath:
@@ -76,11 +78,15 @@ class Datapath:
             for name, rule in self.requantizers.items()
         }
         self._pooled_first = self._find_pools()
-        self._sums: dict[bool, dict[str, Sums]] = {}
+        self._last_read = {model.output.name: len(model.layers)}
+        for number, layer in enumerate(model):
+            self._last_read |= dict.fromkeys(layer.inputs, number)
+        self._sums = {name: sums_of(model, model[name]) for name in self.steps}
         self._spaces: queue.SimpleQueue[Workspace] = queue.SimpleQueue()
         for _ in range(threads):
             self._spaces.put(Workspace())
         self._blas = ThreadpoolController()
+        self._few: dict[int, FewImages] = {}
 
     def _find_pools(self) -> dict[str, str]:
         """Max-pools that may work on accumulators: the only reader of a layer that has them."""
@@ -97,6 +103,8 @@ class Datapath:
     def run(self, codes: Codes) -> Codes:
         """Logit codes (N, classes) int8 of input codes (N, C, H, W) int8."""
         self.model.check_input(codes)
+        if 0 < len(codes) <= FEW and (runner := self._runner(len(codes))):
+            return runner.run(codes)
         out = np.empty((len(codes), *self.model.output.shape), np.int8)
 
         def block(start: int) -> None:
@@ -152,29 +160,28 @@ class Datapath:
 
     def _block(self, codes: Codes, keep: Callable[[str, str, Block], None] | None) -> Codes:
         """Run one block of images; `keep` receives every layer's codes and accumulators."""
-        few = len(codes) <= FEW
-        if few not in self._sums:
-            self._sums[few] = {n: sums_of(self.model, self.model[n], few) for n in self.steps}
         workspace = self._spaces.get()
         try:
-            workspace.begin(len(codes))
             values: dict[str, Block] = {}  # centred codes, images last, float32
             done: set[str] = set()
-            for layer in self.model:
+            workspace.release([])
+            for number, layer in enumerate(self.model):
                 if layer.name in done:
                     continue
                 if layer.op == "input":
-                    shape = (*layer.shape, len(codes))
-                    first = workspace(layer.name, shape)
+                    first = workspace.take((*layer.shape, len(codes)))
                     np.subtract(np.moveaxis(codes, 0, -1), np.float32(layer.zero_point), out=first)
                     values[layer.name] = first
                 else:
                     pooled = None if keep else self._pooled_first.get(layer.name)
-                    result = self._layer(layer, values, self._sums[few], workspace, pooled, keep)
+                    result = self._layer(layer, values, workspace, pooled, keep)
                     values[layer.name] = result
                     if pooled is not None:
                         values[pooled] = result
                         done.add(pooled)
+                workspace.release(
+                    x for n, x in values.items() if self._last_read.get(n, 0) > number
+                )
                 if keep:
                     keep(layer.name, "codes", values[layer.name] + layer.zero_point)
             last = self.model.output
@@ -182,11 +189,25 @@ class Datapath:
         finally:
             self._spaces.put(workspace)
 
+    def _runner(self, images: int) -> FewImages | None:
+        """What runs a few images; None where a layer has no proved float requantization."""
+        if images in self._few:
+            return self._few[images]
+        steps: dict[str, FloatSteps] = {}
+        for name, found in self.steps.items():
+            if found is not None and found.rest is not None:
+                # float64 for all channels costs one image less than picking out the coarse ones
+                found = prove(self.model, self.model[name], self.requantizers[name], np.float64)
+            if found is None:
+                return None
+            steps[name] = found
+        runner = FewImages(self.model, steps, self.additions, self._pooled_first, images)
+        return self._few.setdefault(images, runner)
+
     def _layer(
         self,
         layer: IntegerLayer,
         values: dict[str, Block],
-        sums: dict[str, Sums],
         workspace: Workspace,
         pooled: str | None,
         keep: Callable[[str, str, Block], None] | None,
@@ -198,7 +219,7 @@ class Datapath:
             return window(x, layer, np.maximum, workspace)
         if layer.op == "add":
             return self.additions[layer.name](x, values[layer.inputs[1]])
-        total = sums[layer.name](x, workspace)
+        total = self._sums[layer.name](x, workspace)
         steps, rule = self.steps[layer.name], self.requantizers[layer.name]
         if keep or steps is None:
             exact = total.astype(np.int64)
@@ -211,7 +232,10 @@ class Datapath:
             return (rule(exact, axis=0) - layer.zero_point).astype(np.float32)
         if pooled is not None:
             total = window(total, self.model[pooled], np.maximum, workspace)
-        out = steps(total, workspace(layer.name, total.shape, total.dtype.type))
+        # In place where the next layer can read it so: less memory to pass through the caches.
+        whole = total.flags.c_contiguous
+        out = total if whole else workspace.take(total.shape, total.dtype)
+        out = steps(total, out)
         return out.astype(np.float32, copy=False)
 
 

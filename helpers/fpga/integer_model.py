@@ -119,7 +119,8 @@ class IntegerModel:
         if codes.shape[1:] != first.shape or codes.ndim != len(first.shape) + 1:
             expected = ", ".join(map(str, first.shape))
             raise ValueError(f"codes must have shape (N, {expected}), got {codes.shape}")
-        if codes.size and (codes.min() < first.low or codes.max() > first.high):
+        whole = (first.low, first.high) == (-128, 127)  # then every int8 is a code
+        if not whole and codes.size and not first.low <= codes.min() <= codes.max() <= first.high:
             raise ValueError(f"codes must lie in {first.low}..{first.high}")
 
     def quantize_input(self, x: npt.ArrayLike) -> npt.NDArray[np.int8]:

@@ -7,7 +7,9 @@ matrix products; `exact_dtype` says which floating-point type holds every partia
 Chapter: 11_fpga_datapath.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,28 +23,45 @@ Sums = Callable[[Block, "Workspace"], Block]
 
 
 class Workspace:
-    """Arrays by name, made once and used again for every block of the same size.
+    """Arrays that are made once and used again for every block.
 
-    They start as zeros, and a border of zeros that nothing overwrites stays: that is the padding.
-    Arrays for two block sizes are kept, the usual one and the remainder's.
+    Memory that a block has finished with serves its next layer: what is read and written stays in
+    the processor's cache, which is where the time of large blocks goes.
     """
 
     def __init__(self) -> None:
-        self.arrays: dict[tuple[str, tuple[int, ...], Any], Block] = {}
-        self.sizes: set[int] = set()
+        self.buffers: list[Block] = []  # bytes
+        self.taken: list[Block] = []  # those of them in use
+        self.bordered: dict[tuple[str, tuple[int, ...]], Block] = {}
 
-    def begin(self, images: int) -> None:
-        """Announce a block of `images`; a third size makes room by dropping the others."""
-        if images not in self.sizes and len(self.sizes) == 2:
-            self.arrays.clear()
-            self.sizes.clear()
-        self.sizes.add(images)
+    def take(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Block:
+        """An array of any content, of this block until `release` finds it no longer kept."""
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        used = {id(buffer) for buffer in self.taken}
+        fitting = [b for b in self.buffers if len(b) >= size and id(b) not in used]
+        buffer = min(fitting, key=len, default=None)
+        if buffer is None:
+            buffer = np.empty(size, np.uint8)
+            self.buffers.append(buffer)
+        self.taken.append(buffer)
+        return buffer[:size].view(dtype).reshape(shape)
 
-    def __call__(self, name: str, shape: tuple[int, ...], dtype: FloatType = np.float32) -> Block:
-        key = (name, shape, dtype)
-        if key not in self.arrays:
-            self.arrays[key] = np.zeros(shape, dtype)
-        return self.arrays[key]
+    def release(self, kept: Iterable[Block]) -> None:
+        """Give back what was taken, but for the memory of the arrays in `kept`."""
+        held = {id(array.base) for array in kept}
+        self.taken = [buffer for buffer in self.taken if id(buffer) in held]
+
+    def zeros(self, name: str, shape: tuple[int, ...], dtype: FloatType) -> Block:
+        """An array by name whose border, which nothing overwrites, stays zero: the padding.
+
+        Two sizes of block are kept, the usual one and the remainder's.
+        """
+        if (name, shape) not in self.bordered:
+            sizes = {known[-1] for _, known in self.bordered} | {shape[-1]}
+            if len(sizes) > 2:
+                self.bordered.clear()
+            self.bordered[name, shape] = np.zeros(shape, dtype)
+        return self.bordered[name, shape]
 
 
 def exact_dtype(model: IntegerModel, layer: IntegerLayer) -> FloatType:
@@ -62,26 +81,27 @@ def exact_dtype(model: IntegerModel, layer: IntegerLayer) -> FloatType:
     return np.float32 if total * largest <= 2**24 else np.float64
 
 
-def sums_of(model: IntegerModel, layer: IntegerLayer, whole_rows: bool) -> Sums:
+def sums_of(model: IntegerModel, layer: IntegerLayer) -> Sums:
     """The function that computes a layer's accumulators, without the bias, from a block.
 
-    The result may be a view with any strides. `whole_rows` makes few large matrix products, right
-    for a handful of images; otherwise one small product per output position (or row) is cheaper.
+    The result may be a view with any strides.
     """
     dtype = exact_dtype(model, layer)
     source = model.source(layer).shape
     if layer.op == "linear":
         return _matrix(layer, dtype)
     if layer.op == "global_avg_pool":
-        return lambda x, _: x.sum(axis=(1, 2), dtype=dtype, keepdims=True)
+        # One product with a row of ones for each channel: faster than NumPy's sum over an axis.
+        ones = np.ones((1, layer.taps), dtype)
+        return lambda x, _: np.matmul(ones, x.reshape(len(x), layer.taps, -1))[:, :, None]
     if layer.op == "avg_pool":
         return lambda x, workspace: window(x.astype(dtype, copy=False), layer, np.add, workspace)
     plain = layer.groups == 1 and layer.stride == (1, 1) and layer.padding == (0, 0)
     if plain and layer.kernel == (1, 1):
         return _matrix(layer, dtype)
     if layer.depthwise:
-        return _depthwise(layer, source, dtype, source[1] if whole_rows else 1)
-    return _convolution(layer, source, dtype, layer.shape[2] if whole_rows else 1)
+        return _depthwise(layer, source, dtype)
+    return _convolution(layer, source, dtype)
 
 
 def _matrix(layer: IntegerLayer, dtype: FloatType) -> Sums:
@@ -90,7 +110,7 @@ def _matrix(layer: IntegerLayer, dtype: FloatType) -> Sums:
     weight = layer.weight.reshape(len(layer.weight), -1).astype(dtype)
 
     def sums(x: Block, workspace: Workspace) -> Block:
-        out = workspace(layer.name + ":sums", (len(weight), *x.shape[1:]), dtype)
+        out = workspace.take((len(weight), *x.shape[1:]), dtype)
         flat = x.reshape(len(x), -1).astype(dtype, copy=False)
         np.matmul(weight, flat, out=out.reshape(len(weight), -1))
         return out
@@ -98,114 +118,90 @@ def _matrix(layer: IntegerLayer, dtype: FloatType) -> Sums:
     return sums
 
 
-def _depthwise(layer: IntegerLayer, source: tuple[int, ...], dtype: FloatType, rows: int) -> Sums:
-    """Each channel times a Toeplitz matrix that turns a band of input rows into `rows` output rows.
+def _depthwise(layer: IntegerLayer, source: tuple[int, ...], dtype: FloatType) -> Sums:
+    """Each channel times a Toeplitz matrix that turns K_h input rows into one output row.
 
     The zeros of the matrix stand for the horizontal padding and for the pixels outside each window;
-    bands that the vertical padding cuts use fewer columns of the same matrix.
+    rows that the vertical padding cuts use fewer columns of the same matrix.
     """
     assert layer.weight is not None
     channels, height, width = source
     (_, out_height, out_width), (kh, kw) = layer.shape, layer.kernel
     (sh, sw), (ph, pw) = layer.stride, layer.padding
-    rows = min(rows, out_height)
-    band = (rows - 1) * sh + kh
-    toeplitz = np.zeros((channels, 1, rows, out_width, band, width), dtype)
-    for r in range(rows):
-        for i in range(kh):
-            for x_out in range(out_width):
-                for j in range(kw):
-                    x_in = x_out * sw - pw + j
-                    if 0 <= x_in < width:
-                        toeplitz[:, 0, r, x_out, r * sh + i, x_in] = layer.weight[:, 0, i, j]
-    pieces: list[list[int]] = []  # first output row, rows, bands, first and last input row, cut
-    for top in range(0, out_height, rows):
-        count = min(rows, out_height - top)
+    toeplitz = np.zeros((channels, 1, out_width, kh, width), dtype)
+    for x_out in range(out_width):
+        for j in range(kw):
+            x_in = x_out * sw - pw + j
+            if 0 <= x_in < width:
+                toeplitz[:, 0, x_out, :, x_in] = layer.weight[:, 0, :, j]
+    pieces: list[list[int]] = []  # first output row, rows, first input row, its tap, taps
+    for top in range(out_height):
         start = top * sh - ph
         first = min(max(start, 0), height)
-        last = max(first, min(start + (count - 1) * sh + kh, height))
-        cut = first - start
-        same = pieces and pieces[-1][1] == count and pieces[-1][5] == cut
-        if same and last - first == pieces[-1][4] - pieces[-1][3]:
-            pieces[-1][2] += 1
+        taps = max(first, min(start + kh, height)) - first
+        if pieces and pieces[-1][3:] == [first - start, taps]:
+            pieces[-1][1] += 1  # rows with the same taps inside the map go through one product
         else:
-            pieces.append([top, count, 1, first, last, cut])
-    blocks = [
-        (
-            piece,
-            np.ascontiguousarray(
-                toeplitz[:, :, : piece[1], :, piece[5] : piece[5] + piece[4] - piece[3]]
-            ).reshape(channels, 1, piece[1] * out_width, -1),
-        )
-        for piece in pieces
+            pieces.append([top, 1, first, first - start, taps])
+    matrices = [
+        np.ascontiguousarray(toeplitz[..., tap : tap + taps, :]).reshape(channels, 1, out_width, -1)
+        for *_, tap, taps in pieces
     ]
 
     def sums(x: Block, workspace: Workspace) -> Block:
         images = x.shape[-1]
         x = np.ascontiguousarray(x, dtype=dtype)
-        out = workspace(layer.name + ":sums", (channels, out_height, out_width, images), dtype)
-        step = rows * sh * x.strides[1]
-        for (top, count, bands, first, last, _), matrix in blocks:
-            bands_in = np.ndarray(  # overlapping bands of the same memory
-                (channels, bands, (last - first) * width, images),
+        out = workspace.take((channels, out_height, out_width, images), dtype)
+        for (top, rows, first, _, taps), matrix in zip(pieces, matrices, strict=True):
+            bands = np.ndarray(  # overlapping bands of the same memory
+                (channels, rows, taps * width, images),
                 dtype,
                 buffer=x,
                 offset=first * x.strides[1],
-                strides=(x.strides[0], step, x.strides[2], x.strides[3]),
+                strides=(x.strides[0], sh * x.strides[1], x.strides[2], x.strides[3]),
             )
-            bands_out = out[:, top : top + bands * count].reshape(channels, bands, -1, images)
-            np.matmul(matrix, bands_in, out=bands_out)
+            np.matmul(matrix, bands, out=out[:, top : top + rows])
         return out
 
     return sums
 
 
-def _convolution(
-    layer: IntegerLayer, source: tuple[int, ...], dtype: FloatType, columns: int
-) -> Sums:
-    """Any convolution: per group a matrix product for each output row and block of `columns`.
+def _convolution(layer: IntegerLayer, source: tuple[int, ...], dtype: FloatType) -> Sums:
+    """Any convolution: per group a matrix product for each output position.
 
-    The block's input columns are copied side by side (padding included), after which the rows that
-    one output row needs are contiguous: overlapping output rows read overlapping memory.
+    The input columns of each output column are copied side by side (padding included), after which
+    the rows that one output needs are contiguous: overlapping outputs read overlapping memory.
     """
     assert layer.weight is not None
     groups, (_, height, width) = layer.groups, source
     (_, out_height, out_width), (kh, kw) = layer.shape, layer.kernel
     (sh, sw), (ph, pw) = layer.stride, layer.padding
     outputs, inputs = len(layer.weight) // groups, layer.weight.shape[1]
-    blocks, span = out_width // columns, (columns - 1) * sw + kw
-    weight = layer.weight.reshape(groups, outputs, inputs, kh, kw).astype(dtype)
-    matrix = np.zeros((groups, columns, outputs, kh, inputs, span), dtype)
-    for c in range(columns):
-        matrix[:, c, :, :, :, c * sw : c * sw + kw] = weight.transpose(0, 1, 3, 2, 4)
-    matrix = matrix.reshape(groups, 1, 1, columns * outputs, kh * inputs * span)
+    weight = layer.weight.reshape(groups, 1, 1, outputs, inputs, kh, kw).astype(dtype)
+    matrix = weight.transpose(0, 1, 2, 3, 5, 4, 6).reshape(groups, 1, 1, outputs, -1)
 
     def sums(x: Block, workspace: Workspace) -> Block:
         images = x.shape[-1]
-        shape = (groups, blocks, height + 2 * ph, inputs, span, images)
-        patches = workspace(layer.name + ":patches", shape, dtype)
+        shape = (groups, out_width, height + 2 * ph, inputs, kw, images)
+        patches = workspace.zeros(layer.name, shape, dtype)
         by_row = x.reshape(groups, inputs, height, width, images).transpose(0, 2, 1, 3, 4)
-        for b in range(blocks):
-            start = b * columns * sw - pw
+        for column in range(out_width):
+            start = column * sw - pw
             first = min(max(start, 0), width)
-            last = max(first, min(start + span, width))
-            patches[:, b, ph : ph + height, :, first - start : last - start] = by_row[
+            last = max(first, min(start + kw, width))
+            patches[:, column, ph : ph + height, :, first - start : last - start] = by_row[
                 :, :, :, first:last
             ]
         strides = patches.strides
         windows = np.ndarray(
-            (groups, blocks, out_height, kh * inputs * span, images),
+            (groups, out_width, out_height, kh * inputs * kw, images),
             dtype,
             buffer=patches,
             strides=(strides[0], strides[1], sh * strides[2], strides[4], strides[5]),
         )
-        out = workspace(
-            layer.name + ":sums", (groups, blocks, out_height, columns * outputs, images), dtype
-        )
+        out = workspace.take((groups, out_width, out_height, outputs, images), dtype)
         np.matmul(matrix, windows, out=out)
-        out = out.reshape(groups, blocks, out_height, columns, outputs, images)
-        out = out.transpose(0, 4, 2, 1, 3, 5)  # groups, outputs, rows, blocks, columns, images
-        out = out[:, :, :, :, 0] if columns == 1 else out[:, :, :, 0]
+        out = out.transpose(0, 3, 2, 1, 4)  # groups, outputs, rows, columns, images
         return out[0] if groups == 1 else out.reshape(-1, out_height, out_width, images)
 
     return sums
@@ -220,18 +216,33 @@ def window(
     as 0, the padding's centred code. A maximum of accumulators is as good as one of codes, since
     requantization is monotone.
     """
-    for axis, step in ((1, "rows"), (2, "columns")):
+    calls, result = window_calls(x, layer, combine, workspace)
+    for call in calls:
+        call()
+    return result
+
+
+def window_calls(
+    x: Block, layer: IntegerLayer, combine: Callable[..., Block], workspace: Workspace
+) -> tuple[list[Callable[[], Any]], Block]:
+    """The NumPy calls of `window` in their order, and the array that they fill."""
+    calls: list[Callable[[], Any]] = []
+    for axis in (1, 2):
         kernel, stride = layer.kernel[axis - 1], layer.stride[axis - 1]
         padding, size = layer.padding[axis - 1], layer.shape[axis]
         shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
-        result = workspace(f"{layer.name}:{step}", shape, x.dtype.type)
+        # The result lies in memory in the order of `x`: NumPy's innermost loops are then long.
+        order = np.argsort([-step for step in x.strides], kind="stable").tolist()
+        made = workspace.take(tuple(shape[a] for a in order), x.dtype)
+        result = made.transpose(np.argsort(order))
         before = (slice(None),) * axis
         if padding == 0 and kernel == 2:
             reach = (size - 1) * stride + 1
             first, second = ((*before, slice(k, k + reach, stride)) for k in (0, 1))
-            x = combine(x[first], x[second], out=result)
+            calls.append(partial(combine, x[first], x[second], out=result))
+            x = result
             continue
-        result.fill(-np.inf if combine is np.maximum else 0)
+        calls.append(partial(result.fill, -np.inf if combine is np.maximum else 0))
         for k in range(kernel):
             start = max(0, -((k - padding) // stride))  # first output whose tap k is inside
             stop = min(size, (x.shape[axis] - 1 - k + padding) // stride + 1)
@@ -239,7 +250,7 @@ def window(
                 first_in = start * stride - padding + k
                 last_in = first_in + (stop - start - 1) * stride
                 inside = (*before, slice(first_in, last_in + 1, stride))
-                target = (*before, slice(start, stop))
-                combine(result[target], x[inside], out=result[target])
+                outputs = (*before, slice(start, stop))
+                calls.append(partial(combine, result[outputs], x[inside], out=result[outputs]))
         x = result
-    return x
+    return calls, x

@@ -25,7 +25,7 @@ from helpers.fpga.arithmetic import (
 from helpers.fpga.integer_model import IntegerLayer, IntegerModel, accumulator_range, factors
 
 FloatArray = npt.NDArray[Any]  # float32 or float64
-NUDGES = (0, 1, -1, 2, -2)  # of the factor, in units of its last place
+NUDGES = (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6)  # of the factor, in units of its last place
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +98,9 @@ def float32_scale(model: IntegerModel, layer: IntegerLayer) -> npt.NDArray[np.fl
 class FloatSteps:
     """clip(rint((x + bias) * factor + offset), low, high) on centred codes q - Z.
 
-    `x` holds sums of products without the bias; parameters have shape (C,), None means zeros. The
-    channels `rows` are computed again by `rest`, in float64, where float32 is too coarse.
+    `x` holds sums of products without the bias, which is in `bias` or, times the factor, in
+    `offset`; parameters have shape (C,), None means zeros. The channels `rows` are computed again by
+    `rest`, in float64, where float32 is too coarse.
     """
 
     bias: FloatArray | None
@@ -181,35 +182,52 @@ def _fit(
 ) -> tuple[FloatSteps, npt.NDArray[np.bool_]]:
     """Factors and offsets in `dtype`, and for which channels they give `codes` at all `points`.
 
-    With v the float product of accumulator and factor, rint(v + offset) is the code k if
-    k - 1/2 < v + offset < k + 1/2. Each point bounds the offset from one side; 0 is tried, then the
-    middle of what is left. Then the formula is evaluated, as it will run, at every point.
+    The bias goes into the offset, bias * factor, which saves an addition for every value, unless
+    more channels pass where it is added first.
+    """
+    exact = np.zeros(len(points), np.int64) if bias is None else bias.astype(np.int64)
+    steps, found = _fit_offset(rule, exact, points, codes, dtype, None)
+    if exact.any() and not found.all():
+        first, found_first = _fit_offset(rule, exact, points, codes, dtype, exact.astype(dtype))
+        if found_first.sum() > found.sum():
+            return first, found_first
+    return steps, found
+
+
+def _fit_offset(
+    rule: Requantizer,
+    bias: Integers,
+    points: Integers,
+    codes: Integers,
+    dtype: type[np.floating[Any]],
+    added: FloatArray | None,
+) -> tuple[FloatSteps, npt.NDArray[np.bool_]]:
+    """One of the two formulas: with `added`, the bias, before the product, or with None.
+
+    With v the float product, rint(v + offset) is the code k if k - 1/2 < v + offset < k + 1/2. Each
+    point bounds the offset from one side; the exact one is tried, then the middle of what is left.
+    Then the formula is evaluated, as it will run, at every point.
     """
     limits = rule.low - rule.zero_point, rule.high - rule.zero_point
     if rule.mode == "onnxruntime":
         exact = rule.scale.astype(np.float64)
     else:
         exact = np.ldexp(rule.multiplier.astype(np.float64), -rule.shift)
-    sums = points if bias is None else points - bias.astype(np.int64)[:, None]
-    fits = (np.maximum(np.abs(points), np.abs(sums)) <= 2 ** (np.finfo(dtype).nmant + 1)).all(
-        axis=1
-    )
+    sums = points - bias[:, None]
+    largest = np.maximum(np.abs(points), np.abs(sums)).max(axis=1)
+    fits = largest <= 2 ** (np.finfo(dtype).nmant + 1)
     x, scratch = sums.astype(dtype), np.empty(sums.shape, dtype)
+    middle = np.zeros(len(points)) if added is not None else bias * exact
     factor, offset = exact.astype(dtype), np.zeros(len(points), dtype)
     found = np.zeros(len(points), bool)
-    steps = FloatSteps(
-        None if bias is None or not bias.any() else bias.astype(dtype),
-        factor,
-        None,
-        float(limits[0]),
-        float(limits[1]),
-    )
+    steps = FloatSteps(added, factor, None, float(limits[0]), float(limits[1]))
     for nudge in NUDGES:
         trial = exact.astype(dtype) + dtype(nudge) * np.spacing(exact.astype(dtype))
-        v = (points.astype(dtype) * trial[:, None]).astype(np.float64)
-        lowest = np.where(codes > limits[0], codes - 0.5 - v, -1.0).max(axis=1)
-        highest = np.where(codes < limits[1], codes + 0.5 - v, 1.0).min(axis=1)
-        for shifted in (np.zeros(len(points)), (lowest + highest) / 2):
+        v = (points if added is not None else sums).astype(dtype) * trial[:, None]
+        v64, around = v.astype(np.float64), middle[:, None]
+        lowest = np.where(codes > limits[0], codes - 0.5 - v64, around - 1).max(axis=1)
+        highest = np.where(codes < limits[1], codes + 0.5 - v64, around + 1).min(axis=1)
+        for shifted in (middle, (lowest + highest) / 2):
             steps = replace(steps, factor=trial, offset=shifted.astype(dtype))
             good = (steps(x, scratch) == codes).all(axis=1) & fits & ~found
             factor[good], offset[good] = trial[good], shifted.astype(dtype)[good]
