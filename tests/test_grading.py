@@ -51,6 +51,7 @@ def stubs(path: Path) -> list[str]:
 def test_every_exercise_of_every_lab_is_known() -> None:
     known = grading.exercises()
     for path in LABS:
+        assert path.stem in known, "the lab's checks end their docstring with 'Chapter: NN_name.'"
         assert sorted(known[path.stem]) == sorted(stubs(path))
     for names in known.values():
         assert set(names) <= set(checks.__all__)
@@ -71,7 +72,7 @@ def test_a_lab_without_solutions_can_still_run(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     whole = list(notebook.cells)
     labs.strip_solutions(notebook)
-    assert len(whole) - len(notebook.cells) == 2 * len(stubs(path))
+    assert len(whole) - len(notebook.cells) == 2 * len(stubs(path)), "text and code of a solution"
     assert "<summary>" not in "".join(cell.source for cell in notebook.cells)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     parts = {

@@ -1,4 +1,7 @@
-"""Checks of the exercises of lab 12: windows, FIFOs, foldings, and what a design costs."""
+"""Checks of the exercises of lab 12: windows, FIFOs, foldings, and what a design costs.
+
+Chapter: 12_fpga_pipeline.
+"""
 
 from collections.abc import Callable
 from typing import Any
