@@ -2,6 +2,7 @@
 
 from collections import deque
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,8 @@ from helpers.fpga.datapath import Datapath
 from helpers.fpga.integer_model import IntegerLayer, IntegerModel
 from helpers.fpga.pipeline.fifo import Fifo
 from helpers.fpga.pipeline.folding import Folding, folded
-from helpers.fpga.pipeline.machine import OUTPUT, WORK
+from helpers.fpga.pipeline.gantt import gantt, shares
+from helpers.fpga.pipeline.machine import DONE, INPUT, OUTPUT, WORK
 from helpers.fpga.pipeline.simulate import DeadlockError, due_cycles, simulate
 from helpers.fpga.pipeline.structure import buffer_bytes, build, edges, readers
 from helpers.fpga.pipeline.timing import schedule, sized_fifos
@@ -293,3 +295,22 @@ def test_what_is_refused(plain, block):
     )
     with pytest.raises(ValueError, match="reads 'in' twice"):
         edges(build(twice, {}), 2)
+
+
+def test_the_chart_shows_the_most_frequent_state(plain):
+    model, codes = plain
+    run = simulate(model, SOME, codes)
+    parts = shares(run)
+    assert parts["conv"][WORK] == pytest.approx(3 * 72 * 6 / run.cycles)
+    for part in parts.values():
+        assert sum(part.values()) == pytest.approx(1)
+        assert set(part) == {DONE, WORK, INPUT, OUTPUT}
+    figure, axis = plt.subplots()
+    gantt(axis, run, columns=run.cycles)
+    picture = axis.images[0].get_array()
+    assert np.array_equal(picture, np.array(list(run.states.values())))
+    gantt(axis, run, columns=10, stop=100)
+    first = np.bincount(run.states["conv"][:10], minlength=4).argmax()
+    assert axis.images[1].get_array()[1, 0] == first
+    assert [label.get_text() for label in axis.get_yticklabels()] == list(run.states)
+    plt.close(figure)
