@@ -12,6 +12,7 @@ without the answers under the chapters' questions; the first one stays as it is.
 import argparse
 import hashlib
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -19,7 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from importlib import metadata
 from pathlib import Path
@@ -87,6 +88,27 @@ def fingerprint(root: Path, found: list[str]) -> str:
     return digest.hexdigest()
 
 
+def results(root: Path, name: str) -> dict[str, Any]:
+    """What a lab recorded: its rows of the scoreboard and its measured numbers."""
+    path = root / "_build" / "results" / f"{name}.json"
+    if not path.exists():
+        return {"rows": [], "measured": {}}
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def scoreboard(root: Path, found: list[str]) -> list[dict[str, Any]]:
+    """The rows of all labs with the name of their lab, each method and network once.
+
+    A lab may show its baseline again; the first lab's row stands.
+    """
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for name in lab_pages(found):
+        for row in results(root, name)["rows"]:
+            rows.setdefault((row["method"], row["network"]), {"lab": name, **row})
+    return list(rows.values())
+
+
 def substitutions(root: Path, found: list[str]) -> dict[str, Any]:
     """What the labs measured, as a chapter names it.
 
@@ -94,28 +116,22 @@ def substitutions(root: Path, found: list[str]) -> dict[str, Any]:
     `{{ labs }}` a table of what each lab took to run.
     """
     known: dict[str, Any] = {}
-    rows, runs, seen = [], [], set()
+    runs = []
     for name in lab_pages(found):
-        path = root / "_build" / "results" / f"{name}.json"
-        results: dict[str, Any] = {"rows": [], "measured": {}}
-        if path.exists():
-            results = json.loads(path.read_text(encoding="utf-8"))
-        measured = {key: str(value) for key, value in results["measured"].items()}
-        known[f"lab{name.split('_')[0]}"] = measured
-        link, short = (f"[{text}](../labs/{name}.ipynb)" for text in (name, name.split("_")[0]))
-        for row in results["rows"]:
-            if (row["method"], row["network"]) in seen:
-                continue  # a lab may show its baseline again; the first lab's row stands
-            seen.add((row["method"], row["network"]))
-            rows.append(
-                f"| {short} | {row['method']} | {row['network']} | {100 * row['accuracy']:.2f} "
-                f"| {row['parameters']:,} | {row['macs']:,} | {row['bits']:.4g} | {row['bytes']:,} |"
-            )
+        measured = results(root, name)["measured"]
+        known[f"lab{name.split('_')[0]}"] = {key: str(value) for key, value in measured.items()}
         taken = labs.card(root, name) or {}
         memory = taken.get("memory_mib")
         runs.append(
-            f"| {link} | {taken.get('seconds', '?')} | {'?' if memory is None else memory} |"
+            f"| [{name}](../labs/{name}.ipynb) | {taken.get('seconds', '?')} "
+            f"| {'?' if memory is None else memory} |"
         )
+    rows = [
+        f"| [{row['lab'].split('_')[0]}](../labs/{row['lab']}.ipynb) | {row['method']} "
+        f"| {row['network']} | {100 * row['accuracy']:.2f} | {row['parameters']:,} "
+        f"| {row['macs']:,} | {row['bits']:.4g} | {row['bytes']:,} |"
+        for row in scoreboard(root, found)
+    ]
     head = ["lab", "method", "network", "accuracy (%)", "parameters", "MACs"]
     known["scoreboard"] = table([*head, "bits", "bytes"], rows, words=3)
     known["labs"] = table(["lab", "seconds", "MiB over the imports"], runs, words=1)
@@ -128,8 +144,11 @@ def table(head: list[str], rows: list[str], words: int) -> str:
     return "\n".join([f"| {' | '.join(head)} |", f"| {' | '.join(rule)} |", *rows])
 
 
-def draw(root: Path, folder: Path) -> list[str]:
-    """Draw each figure of `book/figures/*.py` as SVG, the same bytes every time."""
+def draw(root: Path, folder: Path, rows: Sequence[dict[str, Any]] = ()) -> list[str]:
+    """Draw each figure of `book/figures/*.py` as SVG, the same bytes every time.
+
+    A function with a parameter gets the rows of the scoreboard.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -145,7 +164,7 @@ def draw(root: Path, folder: Path) -> list[str]:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         for name, function in module.FIGURES.items():
-            figure = function()
+            figure = function(rows) if inspect.signature(function).parameters else function()
             with matplotlib.rc_context({"svg.hashsalt": name}):
                 figure.savefig(folder / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
             plt.close(figure)
@@ -193,7 +212,7 @@ def stage(root: Path, found: list[str], folder: Path, solutions: bool = True) ->
     if not solutions:
         leave_out_solutions(folder)
     used = "".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.md"))
-    for name in draw(root, folder / "book" / "figures"):
+    for name in draw(root, folder / "book" / "figures", scoreboard(root, found)):
         if f"figures/{name}.svg" not in used:
             print(f"note: no chapter shows figures/{name}.svg")
 
