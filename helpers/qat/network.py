@@ -65,16 +65,23 @@ class QATNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W)
         """Logits (N, classes)."""
-        return self.forward_all(x)[self.nodes[-1].name]
+        return self._run(x, keep=False)[self.nodes[-1].name]
 
     def forward_all(self, x: Tensor) -> dict[str, Tensor]:
         """Every layer's output by name, in order, on its grid."""
+        return self._run(x, keep=True)
+
+    def _run(self, x: Tensor, keep: bool) -> dict[str, Tensor]:
+        last_reader = {name: node.name for node in self.nodes for name in node.inputs}
         values: dict[str, Tensor] = {}
         scales: dict[str, Tensor | None] = {}
         for node in self.nodes:
             inputs = [values[name] for name in node.inputs] or [x]
             scale = scales[node.inputs[0]] if node.inputs else None
             values[node.name], scales[node.name] = self._node(node, inputs, scale)
+            for name in () if keep else node.inputs:
+                if last_reader[name] == node.name:
+                    values.pop(name, None)
         return values
 
     def _node(
