@@ -12,6 +12,7 @@ from helpers.fpga.devices import device
 from helpers.fpga.explore import (
     balanced,
     ceiling,
+    evaluate,
     fastest,
     idle,
     intervals,
@@ -122,6 +123,8 @@ def test_the_full_size_network_fits_the_gw2a_above_366_frames_a_second(edge):
 
 
 def test_a_part_that_is_too_small_names_the_resource(edge):
+    with pytest.raises(ValueError, match="GW2A-18: LUTs: needs 20,9"):  # 1 % too many
+        evaluate(edge, GOWIN, 110_592).report.check()
     with pytest.raises(ValueError, match=r"does not fit the iCE40UP5K: .*block RAM: needs"):
         fastest(edge, device("iCE40UP5K"))
     with pytest.raises(ValueError, match="no design leaves 60% of the GW2A-18 free"):
