@@ -227,7 +227,7 @@ SLIPS = (
         "MobileNet v1 counts them from the input; they stand before the classifier",
     ),
     ("16.64 MOPS, FLOPS", "16.64 M operations", "a count for one image, not a rate"),
-    ("8.57 GOPS/W", "8.58", "8.578 from the printed inputs: cut off, or rounded before"),
+    ("8.57 GOPS/W", "8.57 or 8.58", "8.578 from the printed inputs: cut off, or from finer ones"),
     ("0.079 M parameters and 83 KB", "both", "4 to 6 KB of int32 biases and scales lie between"),
     (
         "48 multipliers",
