@@ -163,6 +163,21 @@ def test_structure_by_hand(plain):
     assert buffer_bytes(list(stages.values())) == sizes
 
 
+def test_a_pool_waits_for_its_own_channels_only():
+    """Six channels in words of two: the third group needs the third word of the last pixel."""
+    conv = IntegerLayer(
+        "conv", "conv", ("in",), (6, 4, 4), 1.0, 0, weight=np.ones((6, 1, 1, 1), np.int8),
+        weight_scale=np.ones(6), bias=np.zeros(6, np.int32),
+    )  # fmt: skip
+    pool = IntegerLayer(
+        "pool", "max_pool", ("conv",), (6, 2, 2), 1.0, 0, kernel=(2, 2), stride=(2, 2)
+    )
+    source = IntegerLayer("in", "input", (), (1, 4, 4), 1.0, 0)
+    flat = IntegerLayer("flat", "flatten", ("pool",), (24,), 1.0, 0)
+    stages = build(IntegerModel((source, conv, pool, flat)), {"conv": Folding(2, 1)})
+    assert stages[2].ready[0].tolist() == [[3 * n + g for g in (1, 2, 3)] for n in (5, 7, 13, 15)]
+
+
 @pytest.mark.parametrize("places", [1, 2])
 def test_the_rearranger_overlaps_only_with_a_second_place(places):
     """C/P words and n turns per pixel: their sum with one place, the larger of the two with two."""
