@@ -30,10 +30,11 @@ class _FakeQuantize(Function):
         qmax: int,
         dtype: torch.dtype,
     ) -> Tensor:
-        code = torch.round(x / scale.to(x)) + zero_point.to(x)
+        code = (x / scale.to(x)).round_().add_(zero_point.to(x))
         ctx.save_for_backward((code >= qmin) & (code <= qmax))
         ctx.dtype = x.dtype
-        return (code.clamp_(qmin, qmax) - zero_point.to(x)).to(dtype) * scale.to(x.device, dtype)
+        code.clamp_(qmin, qmax).sub_(zero_point.to(x))
+        return code.to(dtype).mul_(scale.to(x.device, dtype))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

@@ -121,9 +121,7 @@ class WeightQuantizer(nn.Module):
             return sign_ste(weight, scale * self._alive(weight), dtype=dtype)
         if self.step is not None and torch.is_grad_enabled():
             change = self.step.change.reshape(scale.shape)
-            step = scale * torch.exp(
-                change - change.detach()
-            )  # the value of scale, with a gradient
+            step = scale * torch.exp(change - change.detach())  # the scale, with a gradient
             return lsq(weight, step, -p.qmin, p.qmax).to(dtype)
         return fake_quantize_ste(weight, scale, zero_point, p.qmin, p.qmax, dtype=dtype)
 
