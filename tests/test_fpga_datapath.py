@@ -72,6 +72,25 @@ def test_blocks_threads_and_fusion_change_nothing(model, rounding, seed):
     np.testing.assert_array_equal(logits, twice.run(codes))
 
 
+def test_maps_one_pixel_wide():
+    # An axis with one element has strides of no meaning once an array was transposed.
+    rng = np.random.default_rng(0)
+    grid = {"scale": 0.05, "zero_point": -128}
+    layers = [IntegerLayer("in", "input", (), (2, 1, 1), **grid)]
+    for name, inputs, kernel, padding in (("a", 2, (1, 1), (1, 0)), ("b", 1, (3, 3), (1, 1))):
+        layers.append(
+            IntegerLayer(
+                name, "conv", (layers[-1].name,), (1, 3, 1), **grid,
+                weight=rng.integers(-7, 8, (1, inputs, *kernel), np.int8),
+                weight_scale=np.array([0.3]), bias=np.array([9], np.int32),
+                padding=padding, kernel=kernel,
+            )
+        )  # fmt: skip
+    layers.append(IntegerLayer("flat", "flatten", ("b",), (3,), **grid))
+    model = IntegerModel(tuple(layers))
+    assert_equals_reference(model, random_codes(model, 21, 0), "half_up")
+
+
 @settings(PROPERTY, max_examples=30)
 @given(
     integer_models(), st.sampled_from(["half_up", "half_even", "onnxruntime"]), st.integers(0, 99)

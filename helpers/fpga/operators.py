@@ -152,13 +152,15 @@ def _depthwise(layer: IntegerLayer, source: tuple[int, ...], dtype: FloatType) -
         images = x.shape[-1]
         x = np.ascontiguousarray(x, dtype=dtype)
         out = workspace.take((channels, out_height, out_width, images), dtype)
+        pixel = images * x.itemsize  # x.strides says nothing of an axis with one element
+        row = width * pixel
         for (top, rows, first, _, taps), matrix in zip(pieces, matrices, strict=True):
             bands = np.ndarray(  # overlapping bands of the same memory
                 (channels, rows, taps * width, images),
                 dtype,
                 buffer=x,
-                offset=first * x.strides[1],
-                strides=(x.strides[0], sh * x.strides[1], x.strides[2], x.strides[3]),
+                offset=first * row,
+                strides=(height * row, sh * row, pixel, x.itemsize),
             )
             np.matmul(matrix, bands, out=out[:, top : top + rows])
         return out
