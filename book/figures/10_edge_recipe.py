@@ -42,7 +42,9 @@ def recipe() -> Figure:
             )
         )
         axis.text(i * 1.25 + 0.5, 0.52, title, ha="center", va="center", fontsize=8.5)
-        axis.text(i * 1.25 + 0.5, 0.24, how, ha="center", va="center", fontsize=6.5, color="#444444")
+        axis.text(
+            i * 1.25 + 0.5, 0.24, how, ha="center", va="center", fontsize=6.5, color="#444444"
+        )
         if i:
             axis.annotate(
                 "",

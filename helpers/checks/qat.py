@@ -74,11 +74,11 @@ def step_gradient(function: Callable[..., Any]) -> None:
     v = torch.tensor([[0.3, 1.8], [-9.0, 9.0], [-1.2, 0.4]])
     upstream = torch.tensor([[1.0, 2.0], [0.5, -1.0], [3.0, -2.0]])
     total = -0.3 + 0.4 - 2.0 - 3.0 + 0.6 + 0.8
-    answer = torch.as_tensor(function(v, 1.0, 4, 3, upstream))
-    expect(answer.numel() == 1, f"one step has one gradient, got shape {tuple(answer.shape)}")
+    summed = torch.as_tensor(function(v, 1.0, 4, 3, upstream))
+    expect(summed.numel() == 1, f"one step has one gradient, got shape {tuple(summed.shape)}")
     expect(
-        abs(float(answer) - total / math.sqrt(18)) < 1e-4,
-        f"6 values share the step: got {float(answer):.4f}; the products with upstream add up to "
+        abs(float(summed) - total / math.sqrt(18)) < 1e-4,
+        f"6 values share the step: got {float(summed):.4f}; the products with upstream add up to "
         f"{total:g}, divided by sqrt(N q_p) = sqrt(18) that is {total / math.sqrt(18):.4f}",
     )
 
