@@ -51,3 +51,12 @@ def test_only_icons_that_a_page_or_script_mentions_stay(tmp_path: Path) -> None:
     finish.finish(tmp_path)
     assert "bars" not in (folder / "fontawesome.js").read_text()
     assert "run()" in (folder / "fontawesome.js").read_text()
+
+
+def test_the_parameters_of_a_signature_are_a_list() -> None:
+    parameter = '<dd><em class="sig-param"><span class="n">x</span></em>,</dd>\n'
+    terms = "<dl>\n<dt>x</dt>\n<dd>y</dd>\n</dl>"
+    text = finish.mend(f"<dt>f(\n<dl>\n{2 * parameter}</dl>\n)</dt>{terms}")
+    assert text.count("<li>") == text.count("</li>") == 2
+    assert '<ul class="parameters">' in text
+    assert terms in text, "other lists of definitions stay"

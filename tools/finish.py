@@ -13,6 +13,8 @@ ICONS = Path("_static") / "scripts" / "fontawesome.js"
 ICON = re.compile(r'"?([a-z0-9-]+)"?:\[\d+,\d+,\[([^\]]*)\],"[0-9a-f]+",(?:"[^"]*"|\[[^\]]*\])\],?')
 # A page of the contents that has pages under it, and the arrow that unfolds them.
 BRANCH = re.compile(r"(<a [^>]*>)([^\n]*?)(</a><details(?: open=\"open\")?><summary)>")
+# The parameters of a long signature, which Sphinx writes as a list of definitions without terms.
+PARAMETERS = re.compile(r'<dl>\n((?:<dd><em class="sig-param">.*</dd>\n)+)</dl>')
 REPAIRS = {
     # The brand and the buttons above the contents belong to no landmark.
     '<div class="sidebar-primary-items__start sidebar-primary__section">': (
@@ -52,7 +54,13 @@ def mend(text: str) -> str:
     """One page with the repairs in it."""
     for old, new in REPAIRS.items():
         text = text.replace(old, new)
-    return BRANCH.sub(named, text)
+    return PARAMETERS.sub(listed, BRANCH.sub(named, text))
+
+
+def listed(parameters: re.Match[str]) -> str:
+    """The parameters of a signature as the list that they are."""
+    items = parameters[1].replace("<dd>", "<li>").replace("</dd>", "</li>")
+    return f'<ul class="parameters">\n{items}</ul>'
 
 
 def named(branch: re.Match[str]) -> str:

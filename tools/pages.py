@@ -52,6 +52,7 @@ FLAGS = [
 ]
 SCRIPT = Path(__file__).with_suffix(".js")
 DESK, PHONE = ViewportSize(width=1280, height=900), ViewportSize(width=390, height=844)
+STILL = "document.getAnimations().every(one => one.playState !== 'running')"
 MOST_BYTES = 3_000_000  # that one page loads, before compression
 HARMFUL = {"moderate", "serious", "critical"}  # the impacts of axe-core that fail the check
 WORD = "quantization"  # that a search must find
@@ -156,6 +157,7 @@ def look(
         if picture is not None:
             photograph(tab, picture)
         tab.set_viewport_size(PHONE)
+        tab.wait_for_function(STILL)
         faults += judge_narrow(tab.evaluate("course.narrow()"))
         tab.set_viewport_size(DESK)
         faults += keyboard(tab)
@@ -173,6 +175,7 @@ def photograph(tab: Page, picture: Path) -> None:
     tab.screenshot(path=picture.with_stem(f"{picture.stem}-dark"))
     tab.emulate_media(color_scheme="light")
     tab.set_viewport_size(PHONE)
+    tab.wait_for_function(STILL)  # the sidebar slides out
     tab.screenshot(path=picture.with_stem(f"{picture.stem}-phone"))
 
 
@@ -236,6 +239,8 @@ def accessible(tab: Page) -> Iterator[str]:
     tab.evaluate(axe())
     seen = {"light": tab.evaluate("course.barriers()")}
     tab.emulate_media(color_scheme="dark")
+    tab.wait_for_function("['dark', undefined].includes(document.documentElement.dataset.theme)")
+    tab.wait_for_function(STILL)  # a colour half-way to another has any contrast
     seen["dark"] = tab.evaluate("course.barriers({runOnly: ['color-contrast']})")
     for colours, barriers in seen.items():
         for barrier in barriers:
