@@ -153,20 +153,6 @@ def test_a_search_must_find_something(reader: BrowserContext, tmp_path: Path, mo
     assert pages.search(reader, tmp_path.as_uri()) == []
 
 
-def built() -> Path:
-    html = ROOT / "_build" / "html"
-    if not html.is_dir():
-        if os.environ.get("CI") == "true":
-            pytest.fail("CI builds the book before it checks the pages")
-        pytest.skip("there is no book yet: run `make book`")
-    return html
-
-
-@pytest.mark.slow
-def test_every_page_of_the_book(chromium: Browser) -> None:
-    assert pages.check(ROOT, built()) == []
-
-
 def test_a_chapter_and_its_lab_must_link_to_colab() -> None:
     assert pages.expected_links(ROOT, "book/notation") == set()
     for lab in (ROOT / "labs").glob("*.ipynb"):

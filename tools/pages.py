@@ -287,10 +287,13 @@ def check(root: Path, html: Path, screenshots: Path | None = None) -> list[str]:
                 picture = screenshots / f"{page.replace('/', '-')}.png" if screenshots else None
                 found[page] = look(reader, address, page, colab, picture)
 
+    def look_for(address: str) -> None:
+        with browser() as running, visit(running) as reader:
+            found["search"] += search(reader, address)
+
     with served(html) as address, ThreadPoolExecutor(browsers) as pool:
         list(pool.map(look_at, [names[start::browsers] for start in range(browsers)]))
-        with browser() as running, visit(running) as reader:
-            found["search"] = search(reader, address) + search(reader, html.as_uri())
+        list(pool.map(look_for, [address, html.as_uri()]))
     for page in names:
         text = (html / f"{page}.html").read_text(encoding="utf-8")
         for link in expected_links(root, page):
