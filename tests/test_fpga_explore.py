@@ -1,5 +1,6 @@
 """The search: fewest multipliers against brute force, the fastest design, the full-size target."""
 
+import threading
 from itertools import product
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from joblib import parallel_config
 
 from helpers import models
+from helpers.fpga import explore
 from helpers.fpga.convert import from_quantized
 from helpers.fpga.devices import device
 from helpers.fpga.explore import (
@@ -89,8 +91,20 @@ def test_pareto_keeps_what_nothing_beats(small):
 
 def test_any_joblib_backend_may_run_the_sweep(small):
     with parallel_config(backend="threading"):
-        many = sweep(small, GOWIN, [64, 128], jobs=2)
+        many = sweep(small, GOWIN, [64, 128])
     assert [p.design for p in many] == [p.design for p in sweep(small, GOWIN, [64, 128])]
+
+
+def test_the_number_of_jobs_is_the_callers(small, monkeypatch):
+    both = threading.Barrier(2, timeout=30)
+
+    def evaluate_together(*arguments, **choices):
+        both.wait()  # passes only if two run at the same time
+        return evaluate(*arguments, **choices)
+
+    monkeypatch.setattr(explore, "evaluate", evaluate_together)
+    with parallel_config(backend="threading", n_jobs=2):
+        assert len(sweep(small, GOWIN, [64, 128])) == 2
 
 
 def test_bad_intervals_are_refused(small):

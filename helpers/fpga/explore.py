@@ -17,20 +17,20 @@ from joblib import Parallel, delayed
 from helpers.fpga.devices import Device
 from helpers.fpga.integer_model import IntegerLayer, IntegerModel
 from helpers.fpga.pipeline.folding import (
+    CLOCK,
     Design,
     Folding,
     folded,
     frame_interval,
     frames_per_second,
     map_shape,
+    multipliers,
     options,
     stage_cycles,
 )
 from helpers.fpga.pipeline.windows import windows
 from helpers.fpga.placement import options as ways
 from helpers.fpga.resources import Report, estimate, layer_memories, stage_logic
-
-CLOCK = 54e6  # Hz, the clock of the GW2A accelerator paper
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class Point:
     @property
     def multipliers(self) -> int:
         """Multipliers of the convolutions and dense layers, hard or not."""
-        return sum(folding.multipliers for folding in self.design.values())
+        return multipliers(self.design)
 
     def frames_per_second(self, clock: float = CLOCK) -> float:
         return frames_per_second(self.interval, clock)
@@ -140,14 +140,13 @@ def sweep(
     model: IntegerModel,
     part: Device,
     targets: Iterable[int],
-    *,
-    jobs: int = 1,
     **choices: Any,
 ) -> list[Point]:
-    """`evaluate` at each target interval. joblib runs them, so a cluster may take its place:
-    `with joblib.parallel_config(backend="dask"):` around the call, where Dask is installed."""
+    """`evaluate` at each target interval, one after the other. joblib runs them, so a cluster may
+    take its place: `with joblib.parallel_config(backend="dask"):` around the call, where Dask is
+    installed. A number of jobs given here would overrule that line, so none is."""
     run = delayed(evaluate)
-    return list(Parallel(n_jobs=jobs)(run(model, part, n, **choices) for n in targets))
+    return list(Parallel()(run(model, part, n, **choices) for n in targets))
 
 
 def fastest(model: IntegerModel, part: Device, *, room: float = 1.0, **choices: Any) -> Point:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from helpers.fpga.integer_model import IntegerLayer, IntegerModel
 
 Shape = tuple[int, int, int]
+CLOCK = 54e6  # Hz, the clock of the GW2A accelerator paper
 
 
 @dataclass(frozen=True, order=True)
@@ -152,7 +153,7 @@ def frame_interval(model: IntegerModel, design: Design) -> int:
     return max(cycles(model, design).values())
 
 
-def frames_per_second(interval: int, clock: float = 54e6) -> float:
+def frames_per_second(interval: int, clock: float = CLOCK) -> float:
     """Frames per second at `clock` Hz.
 
     >>> round(frames_per_second(147_541))
