@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers import data, models, training
-from helpers.files import write_whole
+from helpers.files import read_checked, write_whole
 
 CHECKPOINTS = Path(__file__).parent / "embedded" / "checkpoints"
 
@@ -88,12 +88,8 @@ def load(name: str, *, before_last_epoch: bool = False) -> nn.Module:
     stem = f"{name}-before-last" if before_last_epoch else name
     expected = card(name)["sha256"][f"{stem}.safetensors"]
     path = CHECKPOINTS / f"{stem}.safetensors"
-    content = path.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != expected:
-        raise ValueError(f"{path}: damaged, its sha256 is {found}, expected {expected}")
     model = models.small(name)
-    model.load_state_dict(safetensors.torch.load(content))
+    model.load_state_dict(safetensors.torch.load(read_checked(path, expected)))
     return model.eval()
 
 

@@ -1,11 +1,12 @@
 """Files are replaced whole, or not at all."""
 
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
-from helpers.files import write_whole
+from helpers.files import read_checked, write_whole
 
 
 def found(folder: Path) -> dict[str, bytes]:
@@ -44,3 +45,13 @@ def test_a_disk_that_fills_up_leaves_the_old_files(tmp_path: Path, monkeypatch) 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         write_whole(tmp_path / "nowhere", {"a": b""})
+
+
+def test_a_changed_file_is_refused_and_named(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(b"as it was")
+    expected = hashlib.sha256(b"as it was").hexdigest()
+    assert read_checked(path, expected) == b"as it was"
+    path.write_bytes(b"as it is")
+    with pytest.raises(ValueError, match=r"weights: damaged, its sha256 is .*expected"):
+        read_checked(path, expected)

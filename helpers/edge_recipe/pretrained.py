@@ -21,7 +21,7 @@ import torch
 
 from helpers import data, models, training, zoo
 from helpers.edge_recipe.task import TARGETS, only, source_classes
-from helpers.files import write_whole
+from helpers.files import read_checked, write_whole
 
 FOLDER = Path(__file__).parent.parent / "embedded" / "edge_recipe"
 NAME = "EdgeNet-six-classes"
@@ -46,7 +46,11 @@ def network(classes: int, seed: int = 0) -> models.EdgeNet:
 
 
 def train(dataset: data.Dataset | None = None, *, progress: bool = True) -> models.EdgeNet:
-    """Follow the recipe from the random start on the images of `source_classes`."""
+    """Follow the recipe from the random start on the images of `source_classes`.
+
+    Unlike `zoo.train`, which keeps the rate constant before the last epoch, both parts let it fall
+    along a cosine to 0.
+    """
     dataset = data.load() if dataset is None else dataset
     parts = [only(s, source_classes()) for s in (dataset.train, dataset.validation)]
     settings: dict[str, Any] = {
@@ -89,10 +93,7 @@ def card() -> dict[str, Any]:
 def load() -> models.EdgeNet:
     """The pre-trained network, six classes, in eval mode; ValueError for a damaged file."""
     path = FOLDER / f"{NAME}.safetensors"
-    content, expected = path.read_bytes(), card()["sha256"]
-    found = hashlib.sha256(content).hexdigest()
-    if found != expected:
-        raise ValueError(f"{path}: damaged, its sha256 is {found}, expected {expected}")
+    content = read_checked(path, card()["sha256"])
     model = network(len(source_classes()))
     model.load_state_dict(safetensors.torch.load(content))
     return model.eval()
