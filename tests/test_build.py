@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from html import unescape
+from importlib import metadata
 from pathlib import Path
 
 import nbformat
@@ -51,6 +52,8 @@ CHAPTER = """# Demo
 {{ scoreboard }}
 
 {{ labs }}
+
+{{ versions }}
 
 The lab counted {{ lab01.macs }} operations, or $\\sum_i x_i$ {cite}`someone`.
 See {doc}`/labs/01_demo`, [the lab](../labs/01_demo.ipynb) and {numref}`fig-demo`.
@@ -133,8 +136,8 @@ def test_a_sound_course_builds_and_the_second_time_does_nothing(course: Path, ca
     html = course / "_build" / "html"
     assert "The lab counted 1,234 operations" in (html / "book" / "01_demo.html").read_text()
     chapter = (html / "book" / "01_demo.html").read_text()
-    for cell in ("int8", "Tiny", "98.77", "20,000", "MiB over the imports"):
-        assert cell in chapter, "the scoreboard and the running times arrive"
+    for cell in ("int8", "Tiny", "98.77", "20,000", "MiB over the imports", "sphinx-book-theme"):
+        assert cell in chapter, "the scoreboard, the running times and the versions arrive"
     assert chapter.count('href="../labs/01_demo.html"') >= 4
     lab = (html / "labs" / "01_demo.html").read_text()
     assert "the lab counted 1,234" in lab
@@ -152,10 +155,19 @@ def test_a_sound_course_builds_and_the_second_time_does_nothing(course: Path, ca
 
 
 def test_what_a_lab_costs_is_measured(course: Path) -> None:
-    write_lab(course, MEASURE, "import numpy\nblock = numpy.ones(100 * 2**20, dtype='uint8')")
+    write_lab(
+        course,
+        MEASURE,
+        "import numpy\nblock = numpy.ones(100 * 2**20, dtype='uint8')",
+        "import platform\nprint([numpy.__version__, platform.python_version()])",
+    )
     assert run_labs(course) == 0
     card = json.loads(executed(course).with_suffix(".json").read_text())
     assert 0 < card["seconds"] < 60
+    with_what = card["made_with"]
+    shown = nbformat.read(executed(course), as_version=4).cells[-1].outputs[0].text
+    assert shown == f"{[with_what['numpy'], with_what['Python']]}\n", "as the kernel says it"
+    assert {"processor", "architecture", "cores", "profile"} <= set(with_what)
     if Path("/proc/self/clear_refs").exists():
         assert 95 < card["memory_mib"] < 200, "100 MiB over the imports"
 
@@ -207,6 +219,50 @@ def test_a_lab_is_stale_when_something_it_depends_on_changed(course: Path, chang
     assert labs.fresh(course, "01_demo")
     CHANGES[change](course)
     assert not labs.fresh(course, "01_demo")
+
+
+def test_a_lab_is_stale_when_a_package_has_another_version(course: Path, monkeypatch) -> None:
+    pretend_executed(course)
+    real = metadata.version
+    for package, stale in (("sphinx", False), ("numpy", True)):
+        other = {package: "0.0.1"}
+        monkeypatch.setattr(
+            metadata, "version", lambda name, new=other: new.get(name) or real(name)
+        )
+        assert labs.fresh(course, "01_demo") is not stale, package
+
+
+def two_cards(course: Path, **other: str) -> str:
+    """The table of versions where lab 02 was executed with something else than lab 01."""
+    for name, changed in {"01_demo": {}, "02_next": other}.items():
+        (course / "labs" / f"{name}.ipynb").touch()
+        file = course / "_build" / "labs" / f"{name}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.with_suffix(".ipynb").touch()
+        with_what = {"torch": "2.4.0", "cores": "2", **changed}
+        card = {"results": False, "made_with": with_what, "seconds": 1.5, "memory_mib": 7}
+        file.write_text(json.dumps(card))
+    return book.versions(course, ["labs/01_demo", "labs/02_next"])
+
+
+def test_the_versions_are_those_of_the_run(course: Path) -> None:
+    rows = two_cards(course).splitlines()
+    assert "| torch | 2.4.0 | labs |" in rows
+    assert f"| sphinx | {metadata.version('sphinx')} | pages |" in rows
+    assert len(rows) == 2 + 2 + len(book.TOOLS)
+
+
+def test_labs_of_different_versions_are_told_apart(course: Path) -> None:
+    rows = two_cards(course, torch="2.14.1").splitlines()
+    assert "| torch | 2.4.0 (lab 01); 2.14.1 (lab 02) | labs |" in rows
+    assert "| cores | 2 | labs |" in rows
+
+
+def test_the_times_are_summed(course: Path) -> None:
+    two_cards(course)
+    rows = book.running_times(course, ["labs/01_demo", "labs/02_next", "book/intro"]).splitlines()
+    assert rows[-1] == "| all labs: sum, and the largest | 3.0 | 7 |"
+    assert len(rows) == 2 + 2 + 1
 
 
 @pytest.mark.parametrize("file", ["book/intro.md", "_config.yml", "helpers/__pycache__/x.pyc"])

@@ -112,20 +112,13 @@ def scoreboard(root: Path, found: list[str]) -> list[dict[str, Any]]:
 def substitutions(root: Path, found: list[str]) -> dict[str, Any]:
     """What the labs measured, as a chapter names it.
 
-    `{{ lab01.key }}` is a number of lab 01, `{{ scoreboard }}` a table of the rows of all labs, and
-    `{{ labs }}` a table of what each lab took to run.
+    `{{ lab01.key }}` is a number of lab 01, `{{ scoreboard }}` a table of the rows of all labs,
+    `{{ labs }}` one of what each lab took to run, and `{{ versions }}` one of what they ran with.
     """
     known: dict[str, Any] = {}
-    runs = []
     for name in lab_pages(found):
         measured = results(root, name)["measured"]
         known[f"lab{name.split('_')[0]}"] = {key: str(value) for key, value in measured.items()}
-        taken = labs.card(root, name) or {}
-        memory = taken.get("memory_mib")
-        runs.append(
-            f"| [{name}](../labs/{name}.ipynb) | {taken.get('seconds', '?')} "
-            f"| {'?' if memory is None else memory} |"
-        )
     rows = [
         f"| [{row['lab'].split('_')[0]}](../labs/{row['lab']}.ipynb) | {row['method']} "
         f"| {row['network']} | {100 * row['accuracy']:.2f} | {row['parameters']:,} "
@@ -134,8 +127,47 @@ def substitutions(root: Path, found: list[str]) -> dict[str, Any]:
     ]
     head = ["lab", "method", "network", "accuracy (%)", "parameters", "MACs"]
     known["scoreboard"] = table([*head, "bits", "bytes"], rows, words=3)
-    known["labs"] = table(["lab", "seconds", "MiB over the imports"], runs, words=1)
+    known["labs"] = running_times(root, found)
+    known["versions"] = versions(root, found)
     return known
+
+
+def running_times(root: Path, found: list[str]) -> str:
+    """A table of the seconds and the memory of each lab, and of all."""
+    cards = {name: labs.card(root, name) or {} for name in lab_pages(found)}
+    rows = []
+    for name, taken in cards.items():
+        memory = taken.get("memory_mib")
+        rows.append(
+            f"| [{name}](../labs/{name}.ipynb) | {taken.get('seconds', '?')} "
+            f"| {'?' if memory is None else memory} |"
+        )
+    seconds = [taken["seconds"] for taken in cards.values() if "seconds" in taken]
+    peaks = [taken["memory_mib"] for taken in cards.values() if taken.get("memory_mib")]
+    rows.append(
+        f"| all labs: sum, and the largest | {sum(seconds):.1f} | {max(peaks, default='?')} |"
+    )
+    return table(["lab", "seconds", "MiB over the imports"], rows, words=1)
+
+
+def versions(root: Path, found: list[str]) -> str:
+    """A table of what the labs were executed with, and of the tools that made the pages.
+
+    Where the labs were not all executed with the same, it says which was.
+    """
+    with_what: dict[str, dict[str, list[str]]] = {}
+    for name in lab_pages(found):
+        for what, value in (labs.card(root, name) or {}).get("made_with", {}).items():
+            with_what.setdefault(what, {}).setdefault(value, []).append(name.split("_")[0])
+    rows = []
+    for what, values in with_what.items():
+        told = [
+            value if len(values) == 1 else f"{value} (lab {', '.join(numbers)})"
+            for value, numbers in values.items()
+        ]
+        rows.append(f"| {what} | {'; '.join(told)} | labs |")
+    rows += [f"| {tool} | {metadata.version(tool)} | pages |" for tool in TOOLS]
+    return table(["what", "version", "made"], rows, words=3)
 
 
 def table(head: list[str], rows: list[str], words: int) -> str:

@@ -3,11 +3,11 @@
 `python -m tools.labs [NAME ...]` runs each lab in a fresh kernel of this interpreter and writes
 
     _build/labs/NAME.ipynb      the executed lab, ready for the book
-    _build/labs/NAME.json       what it was made from, its seconds and its memory
+    _build/labs/NAME.json       what it was made from and with, its seconds and its memory
     _build/results/NAME.json    what the lab recorded for its chapter and the scoreboard
 
-A lab runs again when its notebook, anything in `helpers/`, the requirements or the Python version
-changed, and only then. A lab that fails leaves no product and makes the exit code 1.
+A lab runs again when its notebook, anything in `helpers/`, the requirements, the version of Python or
+that of a package that the requirements name changed, and only then. A lab that fails leaves no product and makes the exit code 1.
 """
 
 import argparse
@@ -15,12 +15,15 @@ import ast
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ("pyproject.toml", "requirements.txt", "constraints.txt")
+OPTIONAL = ("onnx", "onnxruntime")  # what a lab uses if it is there
 CELL_TIMEOUT = 600  # seconds
 BUDGET = {"seconds": 90, "memory_mib": 240}
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -57,6 +61,37 @@ def names(root: Path) -> list[str]:
     return sorted(path.stem for path in (root / "labs").glob("*.ipynb"))
 
 
+def versions(root: Path) -> dict[str, str]:
+    """The version of Python and of each package that can decide a lab's numbers."""
+    path = root / "requirements.txt"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    found = {"Python": platform.python_version()}
+    for package in [*re.findall(r"(?m)^[A-Za-z][\w.-]*", text), *OPTIONAL]:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def machine() -> dict[str, str]:
+    """What the machine says of itself, and the profile that the labs run in."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        lines = ""
+    model = re.search(r"(?m)^model name\s*: *(.+?) *$", lines)
+    can_ask = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if can_ask else os.cpu_count()
+    return {
+        "system": platform.system(),
+        "architecture": platform.machine(),
+        "processor": model[1] if model else platform.processor() or "not named",
+        "cores": str(cores),
+        "profile": os.environ.get("COURSE_PROFILE", "quick"),
+    }
+
+
 def fingerprint(root: Path, name: str) -> str:
     """Hash everything that decides what the lab called `name` puts out."""
     paths = [root / "labs" / f"{name}.ipynb", Path(__file__)]
@@ -66,7 +101,8 @@ def fingerprint(root: Path, name: str) -> str:
         for path in sorted((root / "helpers").rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     ]
-    digest = hashlib.sha256(f"{sys.version} {os.environ.get('COURSE_PROFILE', 'quick')}".encode())
+    profile = os.environ.get("COURSE_PROFILE", "quick")
+    digest = hashlib.sha256(f"{sys.version} {profile} {sorted(versions(root).items())}".encode())
     for path in paths:
         inside = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
         digest.update(f"\0{inside}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
@@ -143,8 +179,19 @@ def ask(client: NotebookClient, code: str) -> float:
     return float("".join(output.get("text", "") for output in cell.outputs))
 
 
-def run(root: Path, name: str, results: Path) -> tuple[nbformat.NotebookNode, float, float | None]:
-    """Execute one lab; return the notebook, its seconds and its peak growth in MiB."""
+def run(
+    root: Path,
+    name: str,
+    results: Path,
+    where: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+    first: str = "",
+) -> tuple[nbformat.NotebookNode, float, float | None]:
+    """Execute one lab; return the notebook, its seconds and its peak growth in MiB.
+
+    It runs in a new folder inside `where` (default: the system's temporary one), with the
+    environment `variables` set, after the hidden code `first`.
+    """
     path = root / "labs" / f"{name}.ipynb"
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
@@ -162,10 +209,11 @@ def run(root: Path, name: str, results: Path) -> tuple[nbformat.NotebookNode, fl
     )
     for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         environment[variable] = NO_PROXY_HERE
-    with tempfile.TemporaryDirectory(prefix=f"{name}-") as folder:
+    environment |= variables or {}
+    with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=where) as folder:
         started = time.perf_counter()
         with client.setup_kernel(cwd=folder, env=environment):
-            before = ask(client, BEFORE % imports(notebook))
+            before = ask(client, f"{first}\n{BEFORE % imports(notebook)}")
             for index, cell in enumerate(notebook.cells):
                 try:
                     client.execute_cell(cell, index)
@@ -288,6 +336,7 @@ def execute(root: Path, name: str) -> dict[str, Any]:
             "seconds": round(seconds, 1),
             "memory_mib": None if memory is None else round(memory),
             "results": recorded.exists(),
+            "made_with": {**machine(), **versions(root)},
             "fingerprint": before,
         }
         nbformat.write(notebook, Path(temporary) / f"{name}.ipynb")
