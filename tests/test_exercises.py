@@ -1,4 +1,4 @@
-"""Each exercise, three ways: the stub is not attempted, the solution passes, wrong answers fail."""
+"""Each exercise: the stub is not attempted, the solution passes and so do unusual ones, wrong ones fail."""
 
 import ast
 import importlib.util
@@ -121,10 +121,19 @@ def test_wrong_answers_are_wrong_and_get_a_hint(exercise: Exercise) -> None:
         assert len(feedback.message) > 10, f"{label}: a wrong answer gets a hint"
 
 
+def test_unusual_right_answers_are_correct(exercise: Exercise) -> None:
+    answers = getattr(wrong_answers(exercise.lab), "RIGHT_ANSWERS", {})
+    for label, function in answers.get(exercise.name, []):
+        feedback = getattr(checks, exercise.name)(function)
+        assert feedback.correct, f"{label}: {feedback!r}"
+
+
 @pytest.mark.parametrize("lab", LABS, ids=lambda path: path.stem)
 def test_wrong_answers_belong_to_exercises(lab: Path) -> None:
     known = {exercise.name for exercise in exercises(lab)}
-    assert set(wrong_answers(lab).WRONG_ANSWERS) == known
+    module = wrong_answers(lab)
+    assert set(module.WRONG_ANSWERS) == known
+    assert set(getattr(module, "RIGHT_ANSWERS", {})) <= known
 
 
 @pytest.mark.parametrize("lab", LABS, ids=lambda path: path.stem)

@@ -1,8 +1,10 @@
-"""Typical wrong answers to the exercises of lab 02_architecture."""
+"""Typical wrong answers to the exercises of lab 02_architecture, and unusual right ones."""
 
+import math
 from typing import Any
 
-from torch import Tensor
+import numpy as np
+from torch import Tensor, nn
 
 Pair = tuple[Any, Any]
 
@@ -139,4 +141,44 @@ WRONG_ANSWERS = {
         ("can reach zero", width_without_minimum),
         ("loses more than a tenth", width_without_tenth),
     ],
+}
+
+
+def shape_of_a_layer(i: int, o: int, k: int, g: int) -> tuple[int, ...] | None:
+    try:
+        return nn.Conv2d(i, o, k, groups=g).weight.shape
+    except ValueError:
+        return None
+
+
+def composed_layer(d: Tensor, d_bias: Tensor, p: Tensor, p_bias: Tensor) -> list[Tensor]:
+    full = nn.Conv2d(d.shape[0], p.shape[0], d.shape[-1])  # float32, with gradients
+    full.weight.data, full.bias.data = (part.float() for part in composed(d, d_bias, p, p_bias))
+    return [full.weight, full.bias]
+
+
+def width_by_search(width: int, alpha: float, divisor: int) -> Any:
+    multiples = divisor * np.arange(1, 100)
+    allowed = multiples[multiples >= 0.9 * alpha * width]
+    return allowed[np.argmin(np.abs(allowed - alpha * width) - 1e-9 * allowed)]
+
+
+RIGHT_ANSWERS = {
+    "grouped_shape": [
+        ("the layer itself", shape_of_a_layer),
+        ("a list", lambda i, o, k, g: None if i % g or o % g else [o, i // g, k, k]),
+    ],
+    "one_convolution": [
+        ("a layer's parameters, in a list", composed_layer),
+        ("NumPy", lambda *parts: tuple(part.numpy() for part in composed(*parts))),
+    ],
+    "saving_multiplier": [
+        ("a ceiling", lambda o, k: math.ceil(k * k * o / (k * k + o)) - 1),
+        ("NumPy", lambda o, k: np.flatnonzero(np.arange(k * k) * (k * k + o) < k * k * o)[-1]),
+    ],
+    "merged_classifier": [
+        ("a list", lambda m, m_b, w, b: [w @ m[:, :, 0, 0], w @ m_b + b]),
+        ("float32", lambda m, m_b, w, b: ((w @ m.flatten(1)).float(), (w @ m_b + b).float())),
+    ],
+    "scaled_width": [("by search, NumPy's int", width_by_search)],
 }

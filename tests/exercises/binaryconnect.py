@@ -1,4 +1,4 @@
-"""Typical wrong answers to the exercises of lab 03_binaryconnect."""
+"""Typical wrong answers to the exercises of lab 03_binaryconnect, and unusual right ones."""
 
 import math
 from typing import Any
@@ -84,5 +84,32 @@ WRONG_ANSWERS = {
             lambda a, b, n: n - 2 * int(np.unpackbits(a ^ b).sum(dtype=np.uint8)),
         ),
         ("AND", lambda a, b, n: 2 * int(np.unpackbits(a & b).sum()) - n),
+    ],
+}
+
+RIGHT_ANSWERS = {
+    "stochastic_sign": [
+        ("no clipping of the probability", lambda w, u: 2 * ((w + 1) / 2 > u).int() - 1),
+        ("NumPy", lambda w, u: np.where(u.numpy() < np.clip((w.numpy() + 1) / 2, 0, 1), 1, -1)),
+    ],
+    "latent_step": [
+        ("NumPy", lambda w, g, lr: np.clip(w.numpy() - lr * g.numpy(), -1, 1)),
+        ("a hard tanh", lambda w, g, lr: torch.nn.functional.hardtanh(w - lr * g)),
+    ],
+    "integer_threshold": [
+        (
+            "floor",
+            lambda g, b, m, d: [
+                np.sign(g),
+                np.sign(g) * (np.floor if g < 0 else np.ceil)(m - b * d / g),
+            ],
+        ),
+    ],
+    "xnor_sum": [
+        ("agreements", lambda a, b, n: 2 * int(np.unpackbits(~(a ^ b))[:n].sum()) - n),
+        (
+            "products, a float",
+            lambda a, b, n: np.dot(*(2.0 * np.unpackbits(c)[:n] - 1 for c in (a, b))),
+        ),
     ],
 }

@@ -1,6 +1,9 @@
-"""Wrong answers that students really give in lab 01; each check must refuse each of them."""
+"""Answers of students in lab 01: each check must refuse the wrong ones, and no right one."""
 
 import math
+
+import numpy as np
+import torch
 
 
 def _constant(value):
@@ -125,5 +128,20 @@ WRONG_ANSWERS = {
         ("arithmetic alone", lambda m, b, p, w: 2 * m / p),
         ("transfers alone", lambda m, b, p, w: b / w),
         ("a constant", _constant(0.2)),
+    ],
+}
+
+RIGHT_ANSWERS = {
+    "grouped_macs": [
+        ("divided as a float", lambda i, o, k, h, w, groups=1: h * w * o * k**2 * i / groups),
+    ],
+    "layer_bytes": [
+        ("NumPy's int", lambda i, o, bits: np.int64(-(-i * o * bits // 8) + 4 * o)),
+        ("really packed", lambda i, o, bits: np.packbits([False] * (i * o * bits)).size + 4 * o),
+    ],
+    "shortest_time": [
+        ("from the rate", lambda m, b, p, w: 2 * m / min(p, 2 * m / b * w)),
+        ("a float32", lambda m, b, p, w: np.float32(max(2 * m / p, b / w))),
+        ("a tensor", lambda m, b, p, w: torch.tensor([2 * m / p, b / w]).max()),
     ],
 }
