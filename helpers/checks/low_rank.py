@@ -3,6 +3,7 @@
 Chapter: 06_low_rank.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,14 @@ def _draw(*shape: int, seed: int = 6) -> torch.Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
+def _number(answer: Any) -> float | None:
+    """A number of whatever type (Python's, NumPy's, a tensor of one element); else None."""
+    try:
+        return float(answer)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
 @exercise
 def factor_linear(function: Callable[..., Any]) -> None:
     """`factor_linear(weight, rank) -> (first, second)`, best product, square-root split."""
@@ -33,10 +42,10 @@ def factor_linear(function: Callable[..., Any]) -> None:
         before = weight.clone()
         answer = function(weight, rank)
         expect(
-            isinstance(answer, tuple) and len(answer) == 2,
+            isinstance(answer, (tuple, list)) and len(answer) == 2,
             f"return two weights (first, second), got {type(answer).__name__}",
         )
-        first, second = (torch.as_tensor(part, dtype=torch.float64) for part in answer)
+        first, second = (torch.as_tensor(part, dtype=torch.float64).detach() for part in answer)
         shapes = tuple(first.shape), tuple(second.shape)
         expect(
             shapes == ((rank, n), (m, rank)),
@@ -50,14 +59,14 @@ def factor_linear(function: Callable[..., Any]) -> None:
             float(s[rank:].square().sum()),
         )
         expect(
-            error < least + 1e-8,
+            error < least + 1e-4,  # float32 will do
             f"second @ first leaves a squared error of {error:.6g}; the best of rank {rank} leaves "
             f"{least:.6g}, the sum of the squares of the dropped singular values",
         )
         sizes = float(first.square().sum()), float(second.square().sum())
         expected = float(s[:rank].sum())
         expect(
-            all(abs(size - expected) < 1e-8 for size in sizes),
+            all(abs(size - expected) < 1e-3 for size in sizes),
             f"the product is right, but the squared sizes of first and second are {sizes[0]:.4g} and "
             f"{sizes[1]:.4g}: each factor should get the square root of the singular values",
         )
@@ -73,13 +82,13 @@ def energy_rank(function: Callable[..., Any]) -> None:
         ([3.0, 2.0, 1.0, 1.0], 0.9, 3, "squares 9, 4, 1, 1: two hold 13 of 15, three 14 of 15"),
         ([1.0, 1.0, 1.0, 1.0], 0.5, 2, "two of four equal values hold half"),
         ([5.0, 0.0, 0.0], 1.0, 1, "the zeros hold nothing"),
-        ([2.0, 1.0, 1.0], 1.0, 3, "all of the energy needs all values"),
+        ([4.0, 3.0], 1.0, 2, "all of the energy needs all values"),
         ([10.0, 4.0, 4.0, 4.0, 4.0], 0.6, 1, "100 of 164 is 61 %"),
     ]
     for values, share, expected, hint in cases:
         answer = function(torch.tensor(values, dtype=torch.float64), share)
         expect(
-            isinstance(answer, int) and answer == expected,
+            _number(answer) == expected,
             f"energy_rank({values}, {share}) gave {answer!r}, not {expected}: {hint} "
             "(energy is the sum of squares, the rank a whole number from 1)",
         )
@@ -95,7 +104,7 @@ def largest_saving_rank(function: Callable[..., Any]) -> None:
     for m, n, expected in cases:
         answer = function(m, n)
         expect(
-            isinstance(answer, int) and answer == expected,
+            _number(answer) == expected,
             f"largest_saving_rank({m}, {n}) gave {answer!r}, not {expected}: rank {expected} has "
             f"{expected * (m + n)} weights, rank {expected + 1} has {(expected + 1) * (m + n)}, the "
             f"layer {m * n}; an equal number saves nothing",
@@ -106,7 +115,7 @@ def largest_saving_rank(function: Callable[..., Any]) -> None:
 def joint_matrix(function: Callable[..., Any]) -> None:
     """`joint_matrix(weight)`: (C_o, C_i, K_y, K_x) -> (C_i K_y, C_o K_x)."""
     for shape in ((4, 3, 3, 3), (2, 5, 3, 2), (3, 3, 1, 1)):
-        weight = _draw(*shape)
+        weight = torch.arange(math.prod(shape), dtype=torch.float64).reshape(shape)  # all differ
         o, c, height, width = shape
         answer = torch.as_tensor(function(weight))
         expect(
@@ -144,7 +153,7 @@ def split_geometry(function: Callable[..., Any]) -> None:
     ):
         answer = function(kernel_size, stride, padding)
         expect(
-            isinstance(answer, tuple) and len(answer) == 2,
+            isinstance(answer, (tuple, list)) and len(answer) == 2,
             f"return two dictionaries (vertical, horizontal), got {type(answer).__name__}",
         )
         for part in answer:
