@@ -4,7 +4,7 @@ Chapter: 08_slimming.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -18,15 +18,15 @@ __all__ = ["dead_bias", "rank_masks", "slim_pair", "stale_parameters"]
 
 def _masks(answer: Any, scores: dict[str, Tensor]) -> dict[str, Tensor]:
     expect(isinstance(answer, dict), f"return a dict of masks, got {type(answer).__name__}")
-    expect(list(answer) == list(scores), f"the keys must be {list(scores)}, got {list(answer)}")
-    for name, mask in answer.items():
-        good = isinstance(mask, Tensor) and mask.dtype == torch.bool
+    expect(set(answer) == set(scores), f"the keys must be {list(scores)}, got {list(answer)}")
+    masks = {name: torch.as_tensor(answer[name]) for name in scores}
+    for name, mask in masks.items():
         expect(
-            good and mask.shape == scores[name].shape,
-            f"the mask of {name!r} must be a bool tensor of shape {tuple(scores[name].shape)}, "
-            f"got {mask!r}",
+            mask.dtype == torch.bool and mask.shape == scores[name].shape,
+            f"the mask of {name!r} must be bool, of shape {tuple(scores[name].shape)}, "
+            f"got {answer[name]!r}",
         )
-    return answer
+    return masks
 
 
 @exercise
@@ -105,7 +105,7 @@ def dead_bias(function: Callable[..., Any]) -> None:
         rest = F.conv2d(x * ~dropped[:, None, None], weight)
         worst = float((F.conv2d(x, weight) - rest - answer[:, None, None]).abs().max())
         expect(
-            worst < 1e-9,
+            worst < 1e-4,  # float32 will do
             f"without the dropped channels and with your bias a {kernel}x{kernel} convolution is "
             f"off by up to {worst:.3g}. A dropped channel is max(0, beta) at every pixel, and an "
             "output sees it through every weight of its kernel",
@@ -126,16 +126,17 @@ def slim_pair(function: Callable[..., Any]) -> None:
         before = [depthwise.clone(), pointwise.clone()]
         answer = function(depthwise, pointwise, mask)
         expect(
-            isinstance(answer, tuple) and len(answer) == 2,
+            isinstance(answer, (tuple, list)) and len(answer) == 2,
             f"return two weights, got {type(answer).__name__}",
         )
+        first, second = (torch.as_tensor(weight) for weight in answer)
         expect(
             torch.equal(depthwise, before[0]) and torch.equal(pointwise, before[1]),
             "your function changed its arguments: return new tensors",
         )
         count = int(mask.sum())
         expected = ((count, 1, 3, 3), (outputs, count, 1, 1))
-        shapes = tuple(tuple(w.shape) for w in answer)
+        shapes = tuple(first.shape), tuple(second.shape)
         expect(
             shapes == expected,
             f"{channels} channels, {count} kept, {outputs} outputs: the weights must have shapes "
@@ -144,8 +145,8 @@ def slim_pair(function: Callable[..., Any]) -> None:
         )
         x = torch.randn(1, channels, 6, 6, generator=generator)
         full = F.conv2d(x, depthwise, groups=channels) * mask[:, None, None]
-        small = F.conv2d(x[:, mask], answer[0], groups=count)
-        difference = F.conv2d(full, pointwise) - F.conv2d(small, answer[1])
+        small = F.conv2d(x[:, mask], first, groups=count)
+        difference = F.conv2d(full, pointwise) - F.conv2d(small, second)
         expect(
             float(difference.abs().max()) < 1e-4,
             "the shapes are right but the outputs differ from those of the masked layers: both "
@@ -174,9 +175,10 @@ def stale_parameters(function: Callable[..., Any]) -> None:
     for optimizer, expected, hint in cases:
         answer = function(model, optimizer)
         expect(
-            isinstance(answer, (list, tuple, set)),
+            isinstance(answer, Iterable) and not isinstance(answer, str),
             f"return a list of names, got {type(answer).__name__}",
         )
+        answer = list(answer)  # a generator can be read once
         expect(
             sorted(answer) == sorted(expected),
             f"your function found {sorted(answer)}, not {sorted(expected)}: {hint}. Compare "

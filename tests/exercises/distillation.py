@@ -1,7 +1,10 @@
-"""Typical wrong answers to the exercises of lab 07_distillation."""
+"""Typical wrong answers, and unusual right ones, to the exercises of lab 07_distillation."""
 
+import copy
 from typing import Any
 
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -160,4 +163,70 @@ WRONG_ANSWERS = {
         ("upwards only", bias_upwards_only),
         ("changes the logits", bias_in_place),
     ],
+}
+
+
+def loss_in_numpy(z, y, v, temperature, alpha):  # type: ignore[no-untyped-def]
+    def log_softmax(rows):  # type: ignore[no-untyped-def]
+        rows = rows - rows.max(1, keepdims=True)
+        return rows - np.log(np.exp(rows).sum(1, keepdims=True))
+
+    z, v = z.numpy(), v.numpy()
+    q, p = log_softmax(z / temperature), log_softmax(v / temperature)
+    soft = (np.exp(p) * (p - q)).sum(1).mean()
+    hard = -log_softmax(z)[np.arange(len(y)), y.numpy()].mean()
+    return alpha * temperature**2 * soft + (1 - alpha) * hard
+
+
+def loss_in_float32(z, y, v, temperature, alpha):  # type: ignore[no-untyped-def]
+    return loss_with()(z.float(), y, v.float(), temperature, alpha)
+
+
+def gradient_by_autograd(z: Tensor, v: Tensor, temperature: float) -> Tensor:
+    leaf = z.clone().requires_grad_()
+    labels = torch.zeros(len(z), dtype=torch.int64)
+    loss_with()(leaf, labels, v, temperature, 1.0).backward()  # type: ignore[no-untyped-call]
+    assert leaf.grad is not None
+    return leaf.grad
+
+
+def train_by_recursion(model: nn.Module) -> nn.Module:
+    kinds = nn.BatchNorm1d | nn.BatchNorm2d
+    model.training = not (isinstance(model, kinds) and not model.weight.requires_grad)
+    for child in model.children():
+        train_by_recursion(child)
+    return model
+
+
+def train_a_copy(model: nn.Module) -> nn.Module:
+    def set_mode(module: nn.Module) -> None:
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.train(module.weight.requires_grad)
+
+    return copy.deepcopy(model).train().apply(set_mode)
+
+
+def bias_on_a_grid(logits: Tensor, labels: Tensor, label: int) -> Any:
+    z, y = logits.numpy(), labels.numpy()
+    grid = np.arange(-15, 15, 0.01)
+    one = np.eye(z.shape[1])[label]
+    return grid[np.argmax([((z + b * one).argmax(1) == y).sum() for b in grid])]
+
+
+def bias_as_a_tensor(logits: Tensor, labels: Tensor, label: int) -> Tensor:
+    lead = logits.index_fill(1, torch.tensor(label), -torch.inf).amax(1) - logits[:, label]
+    tries = torch.cat([lead - 1e-9, lead + 1e-9])
+    one = F.one_hot(torch.tensor(label), logits.shape[1])
+    right = [((logits + b * one).argmax(1) == labels).sum() for b in tries]
+    return tries[torch.stack(right).argmax()]
+
+
+RIGHT_ANSWERS = {
+    "distillation_loss": [("NumPy", loss_in_numpy), ("float32", loss_in_float32)],
+    "soft_gradient": [
+        ("by autograd", gradient_by_autograd),
+        ("lists of numbers", lambda z, v, t: gradient(z, v, t).tolist()),
+    ],
+    "train_unfrozen": [("by recursion", train_by_recursion), ("a copy", train_a_copy)],
+    "best_bias": [("a fine grid, NumPy", bias_on_a_grid), ("a tensor", bias_as_a_tensor)],
 }

@@ -1,7 +1,8 @@
-"""Typical wrong answers to the exercises of lab 09_quantization."""
+"""Typical wrong answers, and unusual right ones, to the exercises of lab 09_quantization."""
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -137,5 +138,56 @@ WRONG_ANSWERS = {
         ("maximum without sign", lambda w, bits: w.flatten(1).amax(1) / (2 ** (bits - 1) - 1)),
         ("full range", lambda w, bits: 2 * largest(w) / (2**bits - 1)),
         ("scale 0 for a zero channel", lambda w, bits: largest(w) / (2 ** (bits - 1) - 1)),
+    ],
+}
+
+
+def affine_in_numpy(low: float, high: float, bits: int) -> Any:
+    ends = np.array([min(low, 0), max(high, 0)])
+    scale = np.ptp(ends) / (2**bits - 1) or np.float64(1)
+    return np.array([scale, np.rint(-(2 ** (bits - 1)) - ends[0] / scale)]).tolist()
+
+
+def affine_in_torch(low: float, high: float, bits: int) -> Any:
+    ends = torch.tensor([low, high, 0.0], dtype=torch.float64)
+    scale = ((ends.max() - ends.min()) / (2**bits - 1)).clamp(min=1e-12)
+    return scale, torch.round(-(2 ** (bits - 1)) - ends.min() / scale).int()
+
+
+def shift_by_remainder(accumulator: int, shift: int) -> int:
+    quotient, rest = divmod(accumulator, 2**shift)
+    return quotient + (2 * rest >= 2**shift)
+
+
+def fold_in_numpy(w, b, g, beta, mean, v, eps):  # type: ignore[no-untyped-def]
+    f = g.numpy() / np.sqrt(v.numpy() + eps)
+    return [np.einsum("oikl,o->oikl", w.numpy(), f), beta.numpy() + f * (b - mean).numpy()]
+
+
+def fold_in_float32(w, b, g, beta, mean, v, eps):  # type: ignore[no-untyped-def]
+    w, b, g, beta, mean, v = (t.float() for t in (w, b, g, beta, mean, v))
+    factor = g * torch.rsqrt(v + eps)
+    return (w.transpose(0, -1) * factor).transpose(0, -1), torch.addcmul(beta, factor, b - mean)
+
+
+RIGHT_ANSWERS = {
+    "affine_parameters": [("NumPy, a list", affine_in_numpy), ("tensors", affine_in_torch)],
+    "rounding_shift": [
+        ("by the remainder", shift_by_remainder),
+        ("NumPy", lambda a, s: (np.int64(a) + (np.int64(1) << s) // 2) >> s),
+        ("the bit below the cut", lambda a, s: (a >> s) + (a >> s - 1 & 1 if s else 0)),
+    ],
+    "fold_convolution": [("NumPy, a list", fold_in_numpy), ("float32", fold_in_float32)],
+    "channel_scales": [
+        (
+            "a list",
+            lambda w, bits: [(float(c.abs().max()) or 1) / (2 ** (bits - 1) - 1) for c in w],
+        ),
+        (
+            "NumPy",
+            lambda w, bits: (
+                np.fmax(np.abs(w.numpy()).reshape(len(w), -1).max(1), 1e-9) / (2 ** (bits - 1) - 1)
+            ),
+        ),
     ],
 }

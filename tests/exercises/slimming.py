@@ -1,7 +1,9 @@
-"""Typical wrong answers to the exercises of lab 08_slimming."""
+"""Typical wrong answers, and unusual right ones, to the exercises of lab 08_slimming."""
 
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -150,4 +152,67 @@ WRONG_ANSWERS = {
         ("all or nothing", stale_all_or_nothing),
         ("names what it holds", held_names),
     ],
+}
+
+
+def rank_one_by_one(scores: Scores, drop: int) -> Any:
+    """NumPy masks, in the other order of layers."""
+    kept = {name: np.ones(len(s), dtype=bool) for name, s in reversed(scores.items())}
+    for _ in range(drop):
+        free = [
+            (float(s[i]), name, i)
+            for name, s in scores.items()
+            for i in range(len(s))
+            if kept[name][i] and kept[name].sum() > 1
+        ]
+        _, name, i = min(free)
+        kept[name][i] = False
+    return kept
+
+
+def rank_by_lists(scores: Scores, drop: int) -> Any:
+    best = {(name, int(s.argmax())) for name, s in scores.items()}
+    order = sorted((float(v), name, i) for name, s in scores.items() for i, v in enumerate(s))
+    gone = [(name, i) for _, name, i in order if (name, i) not in best][:drop]
+    return {name: [(name, i) not in gone for i in range(len(s))] for name, s in scores.items()}
+
+
+def bias_of_constant_maps(weight: Tensor, beta: Tensor, dropped: Tensor) -> Tensor:
+    size = weight.shape[2]
+    maps = torch.where(dropped, beta, 0).relu()[None, :, None, None].expand(-1, -1, size, size)
+    return nn.functional.conv2d(maps, weight).flatten()
+
+
+def bias_as_a_list(weight: Tensor, beta: Tensor, dropped: Tensor) -> list[float]:
+    channels = [c for c in range(len(beta)) if dropped[c] and beta[c] > 0]
+    return [sum(float(beta[c] * row[c].sum()) for c in channels) for row in weight]
+
+
+def pair_of_lists(depthwise: Tensor, pointwise: Tensor, kept: Tensor) -> Any:
+    rows = kept.nonzero().flatten()
+    return [depthwise.index_select(0, rows), pointwise.index_select(1, rows)]
+
+
+def pair_in_numpy(depthwise: Tensor, pointwise: Tensor, kept: Tensor) -> Any:
+    chosen = kept.numpy()
+    return depthwise.numpy()[chosen], np.compress(chosen, pointwise.numpy(), axis=1)
+
+
+def stale_generator(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[str]:
+    for name, parameter in model.named_parameters():
+        if not any(parameter is p for p in held(optimizer)):
+            yield name
+
+
+def stale_by_hash(model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
+    """A tensor's hash is its identity, so a dict of tensors will do."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return {names[p]: p for p in names.keys() - set(held(optimizer))}.keys()
+
+
+RIGHT_ANSWERS = {
+    "rank_masks": [("one by one, NumPy", rank_one_by_one), ("lists", rank_by_lists)],
+    "dead_bias": [("a convolution", bias_of_constant_maps), ("a list", bias_as_a_list)],
+    "slim_pair": [("a list", pair_of_lists), ("NumPy", pair_in_numpy)],
+    "stale_parameters": [("a generator", stale_generator), ("keys of a dict", stale_by_hash)],
 }
