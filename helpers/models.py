@@ -1,6 +1,6 @@
-"""The networks that the course compresses, as plain modules with their sizes as arguments.
+"""The networks that the course compresses, and two ways into any network: by layer and by name.
 
-Every layer is an `nn` module with a speaking name (`features.conv1`, `classifier.fc2`), the forward
+The networks are plain modules with their sizes as arguments. Every layer is an `nn` module with a speaking name (`features.conv1`, `classifier.fc2`), the forward
 pass has no data-dependent branch (so `torch.fx` can trace it), and the last layer gives logits.
 Shapes in comments leave the batch out: (channels, height, width).
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+WeightLayer = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
 PRUNED_WIDTHS = (16, 32, 64, 99, 198, 198, 198, 256)  # the food-11 article's student after 0.95**5
 
 
@@ -286,3 +287,35 @@ def small(name: str) -> nn.Module:
         if network.__name__ == name:
             return network(**SMALL[name])
     raise ValueError(f"unknown network {name!r}; known are {', '.join(SMALL)}")
+
+
+def weight_layers(model: nn.Module) -> dict[str, WeightLayer]:
+    """The convolutions and dense layers of any network by name, in the order of `named_modules`.
+
+    They hold nearly all weights and do nearly all multiplications, so they are what the course
+    prunes, shares and quantizes. A network without one gives an empty dictionary.
+
+    >>> list(weight_layers(LeNet5()))
+    ['conv1', 'conv2', 'fc1', 'fc2']
+    """
+    return {name: m for name, m in model.named_modules() if isinstance(m, WeightLayer)}
+
+
+def replace_module_(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put `module` in the place `name` ("features.conv1") of `model`, in place.
+
+    Raises ValueError for a name that is no submodule; "", the model itself, has no place in it.
+
+    >>> network = LeNet5()
+    >>> replace_module_(network, "pool1", nn.AvgPool2d(2))
+    >>> network.pool1
+    AvgPool2d(kernel_size=2, stride=2, padding=0)
+    """
+    places = [place for place, _ in model.named_modules(remove_duplicate=False) if place]
+    if name not in places:
+        raise ValueError(
+            f"name must be a submodule of {type(model).__name__}, got {name!r}; "
+            f"its submodules are {', '.join(places) or 'none'}"
+        )
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)

@@ -1,5 +1,7 @@
 """Networks: published parameter counts, PyTorch's own MAC counter, shapes, tracing, bad sizes."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -137,3 +139,57 @@ def test_edgenet_has_the_published_size_of_the_gw2a_network() -> None:
 def test_edgenet_refuses_bad_sizes(wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         models.EdgeNet(**wrong)
+
+
+def test_weight_layers_are_the_convolutions_and_dense_layers_in_order() -> None:
+    assert list(models.weight_layers(models.small("LeNet5"))) == ["conv1", "conv2", "fc1", "fc2"]
+    separable = models.small("SeparableCNN")
+    found = models.weight_layers(separable)
+    with_weights = [n[: -len(".weight")] for n, p in separable.named_parameters() if p.ndim > 1]
+    assert list(found) == with_weights  # a batch norm's weight has one dimension
+    assert all(found[name] is separable.get_submodule(name) for name in found)
+
+
+def test_weight_layers_of_any_dimension_once_each() -> None:
+    shared = nn.Conv1d(1, 1, 3)
+    model = nn.Sequential(shared, nn.Conv3d(1, 1, 3), shared, nn.ConvTranspose2d(1, 1, 3))
+    assert list(models.weight_layers(model)) == ["0", "1"]
+    assert list(models.weight_layers(nn.Linear(2, 2))) == [""]  # the model is the layer
+    assert models.weight_layers(nn.ReLU()) == {}
+
+
+@pytest.mark.parametrize("name", ["features.conv2", "classifier", "flatten"])
+def test_replace_module_changes_one_place(name: str) -> None:
+    before = models.small("StandardCNN")
+    model, new = copy.deepcopy(before), nn.Identity()
+    models.replace_module_(model, name, new)
+    assert model.get_submodule(name) is new
+    kept = [n for n, _ in before.named_modules() if n == name or not n.startswith(f"{name}.")]
+    assert [n for n, _ in model.named_modules()] == kept  # and their order
+    for other in kept:
+        if other and not name.startswith(other):
+            assert type(model.get_submodule(other)) is type(before.get_submodule(other))
+
+
+def test_replace_module_in_numbered_and_shared_places() -> None:
+    layer, new = nn.Linear(2, 2), nn.Linear(2, 2)
+    model = nn.Sequential(layer, nn.ModuleList([layer, nn.ReLU()]))
+    models.replace_module_(model, "1.0", new)
+    assert model[0] is layer
+    assert model[1][0] is new
+    models.replace_module_(model, "1.0", nn.ReLU())
+    models.replace_module_(model, "0", new)
+    assert model[0] is new
+
+
+@pytest.mark.parametrize(
+    "name", ["", "conv3", "conv1.weight", "conv1.nothing", "forward", "conv1."]
+)
+def test_replace_module_refuses_what_is_no_submodule(name: str) -> None:
+    model = models.small("LeNet5")
+    before = [(n, type(m)) for n, m in model.named_modules()]
+    with pytest.raises(ValueError, match=f"submodule of LeNet5, got '{name}'.*conv1, relu1"):
+        models.replace_module_(model, name, nn.Identity())
+    assert [(n, type(m)) for n, m in model.named_modules()] == before
+    with pytest.raises(ValueError, match="none"):
+        models.replace_module_(nn.ReLU(), name, nn.Identity())

@@ -76,8 +76,7 @@ def new_head(model: nn.Module, classes: int, *, seed: int = 0) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = nn.Linear(old.in_features, classes)
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, head.to(old.weight.device, old.weight.dtype))
+    models.replace_module_(model, name, head.to(old.weight.device, old.weight.dtype))
     return model
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from helpers import cost, training
 from helpers.low_rank.convolution import as_matrix, separable_conv
 from helpers.low_rank.dense import check_rank, energy, rank_for_energy, svd_linear
+from helpers.models import replace_module_
 
 Unit = Literal["parameters", "macs"]
 Losses = Mapping[str, Mapping[int, float]]
@@ -75,8 +76,7 @@ def factorize(model: nn.Module, ranks: Mapping[str, int]) -> nn.Module:
             raise ValueError(f"layer {name!r}: {error}") from error
         if not name:
             return pair
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, pair)
+        replace_module_(model, name, pair)
     return model
 
 

@@ -16,7 +16,6 @@ from helpers.pruning.magnitude import (
     layer_densities,
     magnitude_mask,
     masks,
-    prunable,
 )
 from helpers.pruning.penalty import (
     DensityDiversity,
@@ -64,7 +63,6 @@ __all__ = [
     "pack",
     "pair_coefficients",
     "pair_sum",
-    "prunable",
     "scatter",
     "to_csr",
     "unpack",

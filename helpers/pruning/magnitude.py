@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from helpers import training
 from helpers.data import Split
-
-_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+from helpers.models import weight_layers
 
 
 def magnitude_mask(
@@ -62,18 +61,13 @@ def magnitude_mask(
     return weight.abs().double() >= limit
 
 
-def prunable(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers whose weights a mask may cover, by name: convolutions and dense layers."""
-    return {name: layer for name, layer in model.named_modules() if isinstance(layer, _LAYERS)}
-
-
 def masks(model: nn.Module, densities: float | Mapping[str, float]) -> dict[str, Tensor]:
     """One mask per layer, each keeping its own share of the layer's largest weights.
 
     `densities` is the share kept, 0 to 1: one number for every layer, or a number by layer name;
     layers it leaves out get no mask. The same counts as `magnitude_mask(sparsity=1 - density)`.
     """
-    layers = prunable(model)
+    layers = weight_layers(model)
     if not isinstance(densities, Mapping):
         densities = dict.fromkeys(layers, densities)
     unknown = sorted(set(densities) - set(layers))
@@ -82,7 +76,7 @@ def masks(model: nn.Module, densities: float | Mapping[str, float]) -> dict[str,
     for name, value in densities.items():
         _fraction(f"density of {name!r}", value)
     return {
-        name: magnitude_mask(_weight(layers[name]), sparsity=1 - value)
+        name: magnitude_mask(layers[name].weight, sparsity=1 - value)
         for name, value in densities.items()
     }
 
@@ -93,7 +87,7 @@ def global_masks(model: nn.Module, density: float) -> dict[str, Tensor]:
     Each layer keeps what it has above the limit, which can be all or nothing.
     """
     _fraction("density", density)
-    weights = {name: _weight(layer) for name, layer in prunable(model).items()}
+    weights = {name: layer.weight for name, layer in weight_layers(model).items()}
     if not weights:
         return {}
     joined = torch.cat([weight.flatten() for weight in weights.values()])
@@ -110,11 +104,11 @@ def apply_masks_(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
 
     Raises ValueError for a mask of an unknown layer, another shape or another dtype than bool.
     """
-    layers = prunable(model)
+    layers = weight_layers(model)
     for name, mask in masks.items():
         if name not in layers:
             raise ValueError(f"masks for an unknown layer {name!r}; the layers are {list(layers)}")
-        weight = _weight(layers[name])
+        weight = layers[name].weight.detach()  # shares its memory with the parameter
         if mask.shape != weight.shape or mask.dtype != torch.bool:
             raise ValueError(
                 f"the mask of {name!r} must be bool of shape {tuple(weight.shape)}, "
@@ -134,14 +128,14 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
 def layer_densities(model: nn.Module) -> dict[str, float]:
     """Share of weights that are not zero, by layer; 0 for a layer without weights."""
     return {
-        name: int(_weight(layer).count_nonzero()) / max(_weight(layer).numel(), 1)
-        for name, layer in prunable(model).items()
+        name: int(layer.weight.count_nonzero()) / max(layer.weight.numel(), 1)
+        for name, layer in weight_layers(model).items()
     }
 
 
 def density(model: nn.Module) -> float:
     """Share of the weights of all convolutions and dense layers that are not zero."""
-    weights = [_weight(layer) for layer in prunable(model).values()]
+    weights = [layer.weight for layer in weight_layers(model).values()]
     total = sum(weight.numel() for weight in weights)
     return sum(int(weight.count_nonzero()) for weight in weights) / max(total, 1)
 
@@ -209,13 +203,7 @@ def _by_layer(
         masks(model, entry)  # refuses unknown layers and values before any training
         return entry
     _fraction("schedule", entry)
-    return {"all": entry} if scope == "global" else dict.fromkeys(prunable(model), entry)
-
-
-def _weight(layer: nn.Module) -> Tensor:
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
-    return weight.detach()  # shares its memory with the parameter
+    return {"all": entry} if scope == "global" else dict.fromkeys(weight_layers(model), entry)
 
 
 def _keep(sizes: Tensor, count: int) -> Tensor:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from helpers.pruning.magnitude import prunable
+from helpers.models import weight_layers
 
 
 def pair_coefficients(values: Tensor) -> Tensor:
@@ -84,14 +84,13 @@ class DensityDiversity:
         self.coefficients: dict[str, Tensor] = {}
 
     def __call__(self, model: nn.Module) -> Tensor:
-        layers = prunable(model)
+        layers = weight_layers(model)
         unknown = sorted(set(self.layers or ()) - set(layers))
         if unknown:
             raise ValueError(f"layers {unknown} are unknown; the layers are {list(layers)}")
         total = torch.zeros((), device=next(model.parameters()).device)
         for name in layers if self.layers is None else self.layers:
             weight = layers[name].weight
-            assert isinstance(weight, Tensor)
             if self.density:
                 total = total + self.density * weight.abs().sum()
             if self.diversity and weight.numel():

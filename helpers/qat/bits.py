@@ -27,6 +27,7 @@ from torch.nn.utils import parametrize
 
 from helpers import training
 from helpers.data import Split
+from helpers.models import weight_layers
 from helpers.quantization.grids import fake_quantize, symmetric
 
 NARROWEST, WIDEST = 1, 8
@@ -110,11 +111,6 @@ class LearnedWidth(nn.Module):
         """Clamp alpha to 1..8 and let the moving average follow it."""
         self.stored.clamp_(NARROWEST / UNIT, WIDEST / UNIT)
         self.average.lerp_(self.alpha, 1 - self.momentum).clamp_(NARROWEST, WIDEST)
-
-
-def weight_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The convolution and dense layers by name, in order."""
-    return {n: m for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
 
 
 def learnable(

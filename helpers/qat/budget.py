@@ -20,7 +20,8 @@ from torch import nn
 
 from helpers import training
 from helpers.data import Split
-from helpers.qat.bits import check_width, settle, weight_layers
+from helpers.models import weight_layers
+from helpers.qat.bits import check_width, settle
 
 Losses = Mapping[str, Mapping[int, float]]  # by layer and width
 
@@ -36,7 +37,7 @@ class Choice:
 
 def weight_counts(model: nn.Module) -> dict[str, int]:
     """Weights (biases apart) by convolution or dense layer."""
-    return {n: m.get_parameter("weight").numel() for n, m in weight_layers(model).items()}
+    return {n: m.weight.numel() for n, m in weight_layers(model).items()}
 
 
 def weight_bytes(counts: Mapping[str, int], bits: int | Mapping[str, int]) -> int:

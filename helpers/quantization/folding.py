@@ -10,6 +10,8 @@ import copy
 import torch
 from torch import fx, nn
 
+from helpers.models import replace_module_
+
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:
     """A copy of `model` in eval mode with every convolution + batch norm pair folded into one.
@@ -38,8 +40,7 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
         if norm.running_mean is None or norm.running_var is None:
             raise ValueError(f"batch norm {node.target!r} has no running statistics to fold")
         _absorb(layer, norm)
-        parent, _, child = str(node.target).rpartition(".")
-        setattr(model.get_submodule(parent), child, nn.Identity())
+        replace_module_(model, str(node.target), nn.Identity())
     return model
 
 

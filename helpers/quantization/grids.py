@@ -17,6 +17,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from helpers.models import weight_layers
+
 Rounding = Literal["half_even", "half_up", "half_away", "floor", "truncate"]
 
 
@@ -242,7 +244,7 @@ def weight_only(
     grid is not the one that the hardware multiplies with.
     """
     model = copy.deepcopy(model)
-    layers = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
+    layers = weight_layers(model)
     axis = 0 if per_channel else None
     for name, width in weight_bits_of(bits, list(layers), None).items():
         if width is None:

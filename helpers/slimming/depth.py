@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from helpers.models import replace_module_
 from helpers.slimming.groups import MAKERS, chain, layer_shapes
 
 
@@ -48,7 +49,7 @@ def remove_layers(
         )
     model = copy.deepcopy(model)
     for name in names:
-        _replace(model, name, nn.Identity())
+        replace_module_(model, name, nn.Identity())
     if before != after:
         _renew(model, order[start + len(names) :], input_shape, renew or 0)
     return model
@@ -83,9 +84,4 @@ def _renew(model: nn.Module, rest: list[str], input_shape: tuple[int, ...], seed
                 padding=layer.padding,  # type: ignore[arg-type]
                 bias=bias,
             )
-    _replace(model, name, new)
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
+    replace_module_(model, name, new)

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from helpers.models import weight_layers
 from helpers.weight_sharing.kmeans import Start, kmeans
 
 
@@ -113,7 +114,7 @@ def share(
     Raises ValueError for unknown layers, bits outside 1..8, NaN, layers that share already.
     """
     model = copy.deepcopy(model)
-    layers = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
+    layers = weight_layers(model)
     widths = dict(bits) if isinstance(bits, Mapping) else dict.fromkeys(layers, bits)
     if unknown := sorted(set(widths) - set(layers)):
         raise ValueError(f"bits for unknown layers {unknown}; the layers are {list(layers)}")
