@@ -19,7 +19,7 @@ from helpers.fpga.pipeline.folding import Folding, folded
 from helpers.fpga.pipeline.gantt import gantt, shares
 from helpers.fpga.pipeline.machine import DONE, INPUT, OUTPUT, WORK
 from helpers.fpga.pipeline.simulate import DeadlockError, due_cycles, simulate
-from helpers.fpga.pipeline.structure import buffer_bytes, build, edges, readers
+from helpers.fpga.pipeline.structure import buffer_bytes, build, edges
 from helpers.fpga.pipeline.timing import schedule, sized_fifos
 from helpers.fpga.pipeline.windows import buffer_pixels, source_map, whole_frame, windows
 from helpers.quantization import quantize_network
@@ -149,7 +149,6 @@ def test_structure_by_hand(plain):
     assert [s.groups for s in stages.values()] == [1, 2, 3, 4, 1]
     assert [s.words_out for s in stages.values()] == [72, 144, 60, 80, 1]
     assert [s.words_in for s in stages.values()] == [(), (72,), (144,), (60,), (80,)]
-    assert readers(list(stages.values()))["conv"] == ["depthwise"]
     # a depthwise group waits for its own channels only: channels 0 and 1 are in the first word
     assert stages["depthwise"].ready[0][0].tolist() == [2 * 9 + 1, 2 * 9 + 2, 2 * 9 + 2]
     assert stages["pointwise"].ready[0][0].tolist() == [3] * 4

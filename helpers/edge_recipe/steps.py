@@ -7,13 +7,12 @@ four a bias (int32 in units of the sums). MACs are multiply-accumulates of one i
 Chapter: 10_edge_recipe.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 from torch import nn
 
-from helpers import cost
 from helpers.quantization import QuantizedNetwork, trace
 
 
@@ -100,13 +99,3 @@ def classifier_weights(channels: int, side: int, classes: int, *, pooled: bool) 
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     return channels * classes * (1 if pooled else side * side)
-
-
-def by_layer(network: nn.Module, input_shape: tuple[int, ...]) -> Mapping[str, tuple[int, int]]:
-    """(MACs, weights) of each convolution and dense layer, by name, first to last."""
-    counted = cost.count(network, input_shape)
-    return {
-        layer.name: (layer.macs, network.get_submodule(layer.name).weight.numel())  # type: ignore[operator]
-        for layer in counted.layers
-        if layer.macs
-    }

@@ -129,9 +129,16 @@ def intervals(model: IntegerModel, low: int = 1, high: int | None = None) -> lis
     return sorted(n for n in found if n >= low and (high is None or n <= high))
 
 
-def evaluate(model: IntegerModel, part: Device, interval: int, **choices: Any) -> Point:
-    """The balanced design for an interval on a part, whether it fits or not."""
-    design = balanced(model, interval, part, **choices)
+def evaluate(
+    model: IntegerModel,
+    part: Device,
+    interval: int,
+    *,
+    prices: dict[tuple[str, Folding], float] | None = None,
+    **choices: Any,
+) -> Point:
+    """The `balanced` design for an interval on a part, whether it fits or not."""
+    design = balanced(model, interval, part, prices=prices, **choices)
     report = estimate(model, design, part, **choices)
     return Point(frame_interval(model, design), design, report)
 
@@ -169,10 +176,9 @@ def fastest(model: IntegerModel, part: Device, *, room: float = 1.0, **choices: 
         hard = sum(n for name, n in least.items() if name not in choices.get("fabric", ()))
         if hard > room * part.multipliers:
             continue  # too many multipliers: no need to place memories
-        design = balanced(model, target, part, prices=prices, **choices)
-        report = estimate(model, design, part, **choices)
-        if max(report.utilization.values()) <= room:
-            return Point(frame_interval(model, design), design, report)
+        point = evaluate(model, part, target, prices=prices, **choices)
+        if max(point.report.utilization.values()) <= room:
+            return point
     evaluate(model, part, slowest, **choices).report.check()
     raise ValueError(f"no design leaves {1 - room:.0%} of the {part.name} free")
 

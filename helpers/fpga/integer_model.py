@@ -10,14 +10,13 @@ Chapter: 11_fpga_datapath.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from helpers.fpga.arithmetic import Floats, Integers, signed_bits
 
-Op = Literal["input", "conv", "linear", "max_pool", "avg_pool", "global_avg_pool", "add", "flatten"]
 OPS = (
     "input", "conv", "linear", "max_pool", "avg_pool", "global_avg_pool", "add", "flatten",
 )  # fmt: skip

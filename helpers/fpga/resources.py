@@ -72,8 +72,7 @@ def layer_memories(
         what = "line buffer" if i == 0 else f"line buffer {i + 1}"
         found.append(Memory(layer.name, what, CODE * word, -(-codes // (word * copies)), copies))
     if layer.op == "global_avg_pool":
-        bits = CODE + (layer.taps - 1).bit_length()
-        found.append(Memory(layer.name, "sums", bits, layer.shape[0]))
+        found.append(Memory(layer.name, "sums", _sum_bits(layer), layer.shape[0]))
     if layer.weight is None:
         return found
     folding, bits = design[layer.name], bits_of(layer, weight_bits)
@@ -84,6 +83,11 @@ def layer_memories(
     steps = min(8, layer.taps // folding.inputs)
     constants = Memory(layer.name, "channel constants", width, groups, constant=True, cycles=steps)
     return [*found, constants]
+
+
+def _sum_bits(layer: IntegerLayer) -> int:
+    """Bits of an average pool's sum of `taps` codes."""
+    return CODE + (layer.taps - 1).bit_length()
 
 
 def _access(model: IntegerModel, layer: IntegerLayer, design: Design) -> tuple[int, int]:
@@ -254,7 +258,7 @@ def stage_logic(
     width, window = lanes(model, design, layer.name), max(layer.kernel) > 1
     if layer.weight is None:
         average = layer.op.endswith("avg_pool")
-        bits = CODE + (layer.taps - 1).bit_length() if average else CODE
+        bits = _sum_bits(layer) if average else CODE
         unit = requantizer(bits, 4) if average or layer.op == "add" else Logic()
         return fifo(width) + control(window) + (Logic(2 * bits, bits) + unit) * width, ""
     folding, steps = design[layer.name], layer.taps // design[layer.name].inputs

@@ -20,11 +20,9 @@ from helpers.fpga.arithmetic import Integers, check_mode
 from helpers.fpga.integer_model import IntegerModel
 from helpers.fpga.pipeline.fifo import Fifo
 from helpers.fpga.pipeline.folding import Design, map_shape
-from helpers.fpga.pipeline.machine import DONE, INPUT, OUTPUT, WORK, Camera, Machine
+from helpers.fpga.pipeline.machine import Camera, Machine
 from helpers.fpga.pipeline.structure import Depths, Edge, Stage, build, edges
 from helpers.fpga.pipeline.units import unit
-
-STATES = {DONE: "done", WORK: "work", INPUT: "waits for input", OUTPUT: "waits for output"}
 
 
 class DeadlockError(RuntimeError):

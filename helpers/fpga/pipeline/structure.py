@@ -162,15 +162,6 @@ def _ready(
     return np.where(need < 0, 0, need * (channels // word) + words)
 
 
-def readers(stages: list[Stage]) -> dict[str, list[str]]:
-    """The stages that read each stage's stream, by name; more than one makes a fork."""
-    table: dict[str, list[str]] = {stage.name: [] for stage in stages}
-    for stage in stages:
-        for source in stage.sources:
-            table[source].append(stage.name)
-    return table
-
-
 def edges(stages: list[Stage], fifo: Depths) -> dict[Edge, int | None]:
     """The depth of every FIFO, in words. A mapping overrides the usual 2 for the edges it names.
 
