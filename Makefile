@@ -25,10 +25,14 @@ environment: $(INSTALLED)  ## Create or update the environment in $(VENV)
 
 $(INSTALLED):
 	@test -x $(PY) || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-	  || { echo "the course needs Python 3.10 or newer: make PYTHON=program ..." >&2; exit 1; }
+	  || { echo "the course needs Python 3.10 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1): make PYTHON=program ..." >&2; exit 1; }
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) \
 	  || { echo "no environment in $(VENV): is Python's venv module installed?" >&2; exit 1; }
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[book,test]"
+	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "the environment $(VENV) has a Python older than 3.10: remove it, or name another with VENV=folder" >&2; exit 1; }
+	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' && exact="-c constraints.txt" || exact=; \
+	  echo "installing into $(VENV): some minutes, if PyTorch is not there yet"; \
+	  $(PY) -m pip install --quiet --disable-pip-version-check $$exact -e ".[book,test]"
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 
 from tools import book, labs
 
@@ -622,12 +623,18 @@ def test_the_gate_reads_the_finished_pages(tmp_path: Path, case: str) -> None:
 
 @pytest.fixture
 def recorded(tmp_path: Path) -> Callable[..., list[str]]:
-    """Run make beside an environment whose Python only notes what it is asked to do."""
+    """Run make beside an environment whose Python only notes what it is asked to do.
+
+    It says of itself that it is newer than any version, except that in the variable OLD.
+    """
     for file in ("Makefile", "pyproject.toml", "requirements.txt", "constraints.txt"):
         shutil.copy(ROOT / file, tmp_path)
     log, python = tmp_path / "log", tmp_path / "env" / "bin" / "python"
     python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\necho "$@" >> {log}\n')
+    python.write_text(
+        f'#!/bin/sh\n[ "$1" = -c ] || {{ echo "$@" >> {log}; exit 0; }}\n'
+        'case "$2" in *"(${OLD:-9, 99})"*) exit 1; esac\n'
+    )
     python.chmod(0o755)
 
     def run(*arguments: str, **variables: str) -> list[str]:
@@ -680,6 +687,31 @@ def test_make_refuses_an_old_python(recorded, tmp_path: Path, capfd) -> None:
     with pytest.raises(subprocess.CalledProcessError):
         recorded("labs", "VENV=none", "PYTHON=./old")
     assert "needs Python 3.10 or newer" in capfd.readouterr().err
+
+
+def test_make_refuses_an_old_environment(recorded, capfd) -> None:
+    with pytest.raises(subprocess.CalledProcessError):
+        recorded("labs", "VENV=env", OLD="3, 10")
+    assert "the environment env has a Python older than 3.10" in capfd.readouterr().err
+
+
+def test_python_3_10_gets_the_newest_versions_that_it_can_have(recorded) -> None:
+    """Half of the exact versions ask for Python 3.11."""
+    older = recorded("labs", "VENV=env", OLD="3, 11")[0]
+    assert older == "-m pip install --quiet --disable-pip-version-check -e .[book,test]"
+
+
+def test_the_exact_versions_install_on_debian() -> None:
+    """Debian 12 has Python 3.11.2, and some releases ask for a later one."""
+    pinned = re.findall(r"(?m)^([\w.-]+)==(.+)$", (ROOT / "constraints.txt").read_text())
+    assert len(pinned) > 100
+    for name, version in pinned:
+        try:
+            known = metadata.metadata(name)
+        except metadata.PackageNotFoundError:
+            continue  # of another platform
+        if known["Version"] == version:
+            assert SpecifierSet(known.get("Requires-Python") or "").contains("3.11.2"), name
 
 
 def test_make_creates_the_environment(recorded, tmp_path: Path) -> None:

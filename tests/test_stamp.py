@@ -13,6 +13,7 @@ import yaml
 
 from tools import stamp
 
+OLD = "git clone https://github.com/OLD/NAME.git here\n"
 LINK = "https://colab.research.google.com/github/OLD/NAME/blob/old/labs/01_cost.ipynb"
 
 
@@ -32,7 +33,9 @@ def course(tmp_path: Path) -> Path:
     notebook = nbformat.v4.new_notebook(cells=cells, metadata={"widgets": {"state": 1}})
     nbformat.write(notebook, tmp_path / "labs" / "01_cost.ipynb")
     for page in ("book/01_cost.md", "README.md"):
-        (tmp_path / page).write_text(f"[Colab]({LINK}), [thop](https://github.com/some/where)\n")
+        (tmp_path / page).write_text(
+            f"[Colab]({LINK}), [thop](https://github.com/some/where)\n{OLD}"
+        )
     return tmp_path
 
 
@@ -55,9 +58,9 @@ def test_stamp_writes_address_and_setup_cell(course: Path) -> None:
     assert "https://github.com/someone/course@trunk" in lab.cells[1].source
     assert lab.cells[2].source == "x = 1"
     for page in ("book/01_cost.md", "README.md"):
-        assert (
-            course / page
-        ).read_text() == f"[Colab]({new}), [thop](https://github.com/some/where)\n"
+        text = f"[Colab]({new}), [thop](https://github.com/some/where)\n"
+        text += "git clone https://github.com/someone/course here\n"
+        assert (course / page).read_text() == text
 
 
 def test_stamp_clears_what_a_run_left(course: Path) -> None:

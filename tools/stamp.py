@@ -1,9 +1,9 @@
 """Write what every lab has in common into every lab, and the repository's address into all pages.
 
 `_config.yml` alone knows the address. `python tools/stamp.py` writes into each lab the setup cell,
-into each lab, chapter and the README the Colab links, and clears what a run leaves behind in a notebook
-(outputs, execution counts, widget state). `--check` changes nothing and exits with 1 if something
-would change.
+into each lab, page and the README the Colab links, into pages the address after `git clone`, and
+clears what a run leaves behind in a notebook (outputs, execution counts, widget state). `--check`
+changes nothing and exits with 1 if something would change.
 """
 
 import argparse
@@ -19,6 +19,7 @@ COLAB = "https://colab.research.google.com/github"
 COLAB_LINK = re.compile(
     r"https://colab\.research\.google\.com/github/[^/\s]+/[^/\s]+/blob/[^/\s]+/labs/"
 )
+CLONE = re.compile(r"(?<=git clone )https://github\.com/[\w.-]+/[\w.-]+")
 KERNEL = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -97,7 +98,8 @@ def stamped(root: Path) -> dict[Path, str]:
     wanted = {path: stamped_lab(root, path) for path in sorted((root / "labs").glob("*.ipynb"))}
     for path in [*sorted((root / "book").glob("*.md")), root / "README.md"]:
         if path.exists():
-            wanted[path] = COLAB_LINK.sub(prefix, path.read_text(encoding="utf-8"))
+            text = COLAB_LINK.sub(prefix, path.read_text(encoding="utf-8"))
+            wanted[path] = CLONE.sub(repository(root)[0], text)
     return wanted
 
 
