@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from helpers.checks import exercise, expect
 
@@ -16,7 +15,7 @@ __all__ = ["background_labels", "cheapest_cut", "dense_weights", "quotient_follo
 
 @exercise
 def background_labels(function: Callable[..., Any]) -> None:
-    """`background_labels(y, targets) -> (N,) int64`: places in `targets`, len(targets) for the rest."""
+    """`background_labels(y, targets) -> (N,)`: places in `targets`, len(targets) for the rest."""
     cases: list[tuple[list[int], tuple[int, ...], list[int], str]] = [
         ([3, 1, 4, 1, 5], (4, 1), [2, 1, 0, 1, 2], "4 is the first target, 1 the second"),
         ([0, 1, 2, 3], (0, 1, 2), [0, 1, 2, 3], "3 is background, whose label is 3 here"),
@@ -28,13 +27,11 @@ def background_labels(function: Callable[..., Any]) -> None:
         y = torch.tensor(old)
         answer = function(y, targets)
         expect(y.tolist() == old, "your function changed y: make a new tensor")
+        expect(answer is not None, "return the new labels, got None")
+        found = torch.as_tensor(answer).tolist()  # a list or an array will do
         expect(
-            isinstance(answer, Tensor) and answer.dtype == torch.int64,
-            f"return an int64 tensor, got {getattr(answer, 'dtype', type(answer).__name__)}",
-        )
-        expect(
-            answer.tolist() == expected,
-            f"labels {old} with targets {targets} must become {expected}, got {answer.tolist()}: {hint}",
+            found == expected,
+            f"labels {old} with targets {targets} must become {expected}, got {found}: {hint}",
         )
 
 
@@ -123,7 +120,8 @@ def cheapest_cut(function: Callable[..., Any]) -> None:
     ]
     for table, baseline, allowed, expected, hint in cases:
         answer = function(dict(table), baseline, allowed)
+        pair = None if answer is None else tuple(answer)  # a list will do
         expect(
-            answer == expected,
+            pair == expected,
             f"from {table}, baseline {baseline}, allowed {allowed}: {expected}, got {answer!r} ({hint})",
         )

@@ -1,7 +1,10 @@
-"""Typical wrong answers to the exercises of lab 10_edge_recipe."""
+"""Typical wrong answers, and unusual right ones, to the exercises of lab 10_edge_recipe."""
 
+import math
+from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,10 +43,6 @@ def background_first(y: Tensor, targets: Targets) -> Tensor:
 def background_kept(y: Tensor, targets: Targets) -> Tensor:
     places = by_place(y, targets)
     return torch.where(places == len(targets), y, places)
-
-
-def as_list(y: Tensor, targets: Targets) -> list[int]:
-    return by_place(y, targets).tolist()
 
 
 def dense(divide: Any) -> Any:
@@ -182,7 +181,6 @@ WRONG_ANSWERS = {
         ("in the order of the classes", by_order_of_class),
         ("background first", background_first),
         ("background keeps its old label", background_kept),
-        ("a list", as_list),
     ],
     "dense_weights": [
         ("rounds down", dense(floored)),
@@ -209,4 +207,67 @@ WRONG_ANSWERS = {
         ("first of equals", first_of_equals),
         ("divides by zero MACs", divides_by_nothing),
     ],
+}
+
+
+def by_table(y: Tensor, targets: Targets) -> Tensor:
+    places = torch.full((10,), len(targets))
+    places[list(targets)] = torch.arange(len(targets))
+    return places[y]
+
+
+def dense_by_layers(size: int, strides: Targets, channels: int, classes: int, pooled: bool) -> int:
+    x = torch.zeros(1, 1, size, size)
+    for stride in strides:
+        x = torch.nn.Conv2d(1, 1, 3, stride=stride, padding=1)(x)
+    x = x.expand(-1, channels, -1, -1)
+    x = x.mean((2, 3)) if pooled else x.flatten(1)
+    return torch.nn.Linear(x.shape[1], classes).weight.numel()
+
+
+def dense_in_floats(
+    size: float, strides: Targets, channels: int, classes: int, pooled: bool
+) -> Any:
+    for stride in strides:
+        size = np.ceil(size / stride)
+    return channels * classes * (1 if pooled else size**2)
+
+
+def decimal_ends(text: str) -> tuple[Decimal, Decimal]:
+    value = Decimal(text)
+    half = Decimal(1).scaleb(int(value.as_tuple().exponent)) / 2
+    return value - half, value + half
+
+
+def in_decimals(printed: str, numerator: str, denominator: str) -> bool:
+    (low, high), top, bottom = (decimal_ends(t) for t in (printed, numerator, denominator))
+    return max(low, top[0] / bottom[1]) < min(high, top[1] / bottom[0])  # open intervals
+
+
+def sorted_cuts(table: Table, baseline: float, allowed: float) -> Any:
+    """Gains, largest first, as a list."""
+    fair = allowed_cuts(table, baseline, allowed)
+    order = sorted(fair, key=lambda k: ((fair[k][0] - baseline) / fair[k][1], fair[k][1]))
+    return list(order[-1]) if order else None
+
+
+RIGHT_ANSWERS = {
+    "background_labels": [
+        ("a table", by_table),
+        ("a list", lambda y, targets: by_place(y, targets).tolist()),
+        ("NumPy", lambda y, targets: by_place(y, targets).numpy()),
+    ],
+    "dense_weights": [
+        ("real layers", dense_by_layers),
+        ("floats", dense_in_floats),
+        (
+            "one rounding",
+            lambda w, s, c, n, pooled: c * n * (-(-w // math.prod(s))) ** (0 if pooled else 2),
+        ),
+    ],
+    "quotient_follows": [
+        ("decimals, open intervals", in_decimals),
+        ("NumPy's bool", lambda p, n, d: np.bool_(in_decimals(p, n, d))),
+    ],
+    "cheapest_cut": [("sorted, a list", sorted_cuts)],
 }

@@ -1,8 +1,10 @@
-"""Typical wrong answers to the exercises of lab 09b_qat."""
+"""Typical wrong answers, and unusual right ones, to the exercises of lab 09b_qat."""
 
 import itertools
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -247,5 +249,73 @@ WRONG_ANSWERS = {
             lambda b, h, t: None if claim(b, h, t) is None else (claim(b, h, t) or 0) / 8,
         ),
         ("refused below one bit", lambda b, h, t: x if (x := claim(b, h, t)) and x >= 1 else None),
+    ],
+}
+
+
+def mask_by_autograd(x, scale, zero_point, qmin, qmax, upstream):  # type: ignore[no-untyped-def]
+    x = x.clone().requires_grad_()
+    torch.fake_quantize_per_tensor_affine(x, scale, zero_point, qmin, qmax).backward(upstream)
+    return x.grad
+
+
+def mask_in_python(x, scale, zero_point, qmin, qmax, upstream):  # type: ignore[no-untyped-def]
+    codes = [round(v / scale) + zero_point for v in x.tolist()]
+    return [u * (qmin <= c <= qmax) for c, u in zip(codes, upstream.tolist(), strict=True)]
+
+
+def step_in_numpy(v, step, q_n, q_p, upstream):  # type: ignore[no-untyped-def]
+    r = np.asarray(v, dtype=float) / step
+    slope = np.select([r <= -q_n, r >= q_p], [-q_n, q_p], np.rint(r) - r)
+    return (np.asarray(upstream) * slope).sum() / np.sqrt(r.size * q_p)
+
+
+def step_by_autograd(v, step, q_n, q_p, upstream):  # type: ignore[no-untyped-def]
+    s = torch.tensor(float(step), requires_grad=True)
+    ratio = (v / s).clamp(-q_n, q_p)
+    ((ratio + (ratio.round() - ratio).detach()) * s * upstream).sum().backward()
+    assert s.grad is not None
+    return s.grad / (v.numel() * q_p) ** 0.5
+
+
+def weight_in_numpy(weight, gamma, variance, eps, bits):  # type: ignore[no-untyped-def]
+    f = (gamma.numpy() / np.sqrt(variance.numpy() + eps))[:, None, None, None]
+    scale = np.abs(f * weight.numpy()).max() / (2 ** (bits - 1) - 1)
+    return (np.floor(f * weight.numpy() / scale + 0.5) * scale / f).tolist()  # half up will do
+
+
+def weight_of_a_parameter(weight, gamma, variance, eps, bits):  # type: ignore[no-untyped-def]
+    folded = torch.nn.Parameter(weight).double() * (f := factor(gamma, variance, eps))
+    step = folded.abs().max() / (2 ** (bits - 1) - 1)
+    return torch.round(folded / step) * step / f
+
+
+def widths_in_numpy(losses: Rows, counts: list[int], limit: int) -> Any:
+    every = np.array(list(itertools.product(*losses)))
+    every = every[np.ceil(every * np.array(counts) / 8).sum(1) <= limit]
+    return every[
+        np.argmin([total(losses, widths) for widths in every])
+    ]  # argmin of none: ValueError
+
+
+RIGHT_ANSWERS = {
+    "straight_through": [("autograd", mask_by_autograd), ("a list", mask_in_python)],
+    "step_gradient": [("NumPy", step_in_numpy), ("autograd", step_by_autograd)],
+    "training_weight": [
+        ("NumPy, a list", weight_in_numpy),
+        ("float64 with a graph", weight_of_a_parameter),
+    ],
+    "widths_in_budget": [
+        ("NumPy", widths_in_numpy),
+        ("a tuple", lambda rows, counts, limit: tuple(widths_in_numpy(rows, counts, limit))),
+    ],
+    "bits_for_claim": [
+        (
+            "a fraction",
+            lambda b, h, t: (
+                x if (x := Fraction(32 * (b + h), t * b) - Fraction(32 * h, b)) > 0 else None
+            ),
+        ),
+        ("float32", lambda b, h, t: None if (x := claim(b, h, t)) is None else np.float32(x)),
     ],
 }
