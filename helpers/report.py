@@ -1,4 +1,4 @@
-"""The scoreboard: one row per compressed network, in the same columns in every lab.
+"""The scoreboard: one row per compressed network, in the same columns in every lab; and its front.
 
 Chapter: 01_cost.
 """
@@ -7,9 +7,10 @@ import json
 import math
 import os
 import re
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -25,6 +26,7 @@ HEADINGS = {
     "bits": "bits per weight",
     "bytes": "bytes of weights",
 }
+Row = TypeVar("Row", bound=Mapping[str, Any])
 
 
 class Scoreboard:
@@ -116,6 +118,31 @@ class Scoreboard:
         content = {"lab": self.lab, "rows": self.rows, "measured": self.numbers}
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
         write_whole(path, {f"{self.lab}.json": text.encode()})
+
+
+def pareto_front(rows: Iterable[Row], cost: str, score: str = "accuracy") -> list[Row]:
+    """The rows that no other row beats, cheapest first (the very rows, not copies).
+
+    A row is beaten by one that costs no more and scores no less, and is better in one of the two.
+    Along the front cost and score both rise strictly: of rows that agree in both, the first stays.
+
+    >>> rows = [{"bytes": 9, "accuracy": 0.9}, {"bytes": 4, "accuracy": 0.8}, {"bytes": 5, "accuracy": 0.7}]
+    >>> [row["bytes"] for row in pareto_front(rows, "bytes")]
+    [4, 9]
+
+    Raises ValueError, naming the column, for a row that lacks a number there.
+
+    Chapter: 13_scoreboard.
+    """
+    found = list(rows)
+    for column in (cost, score):
+        for row in found:
+            _number(column, row.get(column), -math.inf, math.inf)
+    front: list[Row] = []
+    for row in sorted(found, key=lambda row: (row[cost], -row[score])):
+        if not front or row[score] > front[-1][score]:
+            front.append(row)
+    return front
 
 
 def _name(field: str, value: object) -> str:

@@ -25,6 +25,7 @@ CHAPTERS = (
     "10_edge_recipe",
     "11_fpga_datapath",
     "12_fpga_pipeline",
+    "13_scoreboard",
 )
 MODULES = sorted(
     path for path in HELPERS.rglob("*.py") if path.relative_to(HELPERS).parts[0] != "embedded"

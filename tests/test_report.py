@@ -1,5 +1,6 @@
 """The scoreboard refuses bad rows by name and its file is always whole."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -7,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from helpers.report import Scoreboard
+from helpers.report import Scoreboard, pareto_front
 
 ROW: dict[str, Any] = dict(accuracy=0.9, parameters=10, macs=20, bits=32, bytes=40)
 
@@ -140,3 +143,52 @@ def test_nothing_is_written_without_the_variable(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Scoreboard("01_cost").add("float32", "LeNet5", **ROW)
     assert list(tmp_path.iterdir()) == []
+
+
+def points(*pairs: tuple[float, float]) -> list[dict[str, float]]:
+    return [{"bytes": cost, "accuracy": score, "place": i} for i, (cost, score) in enumerate(pairs)]
+
+
+def places(rows: list[dict[str, float]]) -> list[float]:
+    return [row["place"] for row in rows]
+
+
+def beats(a: dict[str, float], b: dict[str, float]) -> bool:
+    """The definition, word for word."""
+    no_worse = a["bytes"] <= b["bytes"] and a["accuracy"] >= b["accuracy"]
+    return no_worse and (a["bytes"] < b["bytes"] or a["accuracy"] > b["accuracy"])
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=12))
+def test_the_front_is_what_nothing_beats(pairs: list[tuple[int, int]]) -> None:
+    rows = points(*pairs)
+    front = pareto_front(rows, "bytes")
+    unbeaten = [b for b in rows if not any(beats(a, b) for a in rows)]
+    first = {}  # of rows that agree in both, the first
+    for row in unbeaten:
+        first.setdefault((row["bytes"], row["accuracy"]), row)
+    assert places(front) == places(sorted(first.values(), key=lambda row: row["bytes"]))
+    for before, after in itertools.pairwise(front):
+        assert before["bytes"] < after["bytes"]
+        assert before["accuracy"] < after["accuracy"]
+
+
+def test_ties_on_the_front() -> None:
+    assert places(pareto_front(points((4, 0.8), (4, 0.8)), "bytes")) == [0]
+    assert places(pareto_front(points((4, 0.7), (4, 0.8)), "bytes")) == [1], "the same cost"
+    assert places(pareto_front(points((5, 0.8), (4, 0.8)), "bytes")) == [1], "the same score"
+
+
+def test_the_front_hands_back_the_rows_themselves() -> None:
+    rows = points((9, 0.9), (4, 0.8), (5, 0.7))
+    assert [id(row) for row in pareto_front(rows, "bytes")] == [id(rows[1]), id(rows[0])]
+    assert pareto_front(iter(rows), "bytes", "place") == [rows[1], rows[2]], "another score"
+    assert pareto_front([], "bytes") == []
+
+
+@pytest.mark.parametrize("value", [math.nan, None, "4"])
+def test_a_row_without_the_number_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="bytes"):
+        pareto_front([{"bytes": 3, "accuracy": 0.5}, {"bytes": value, "accuracy": 0.5}], "bytes")
+    with pytest.raises(ValueError, match="macs"):
+        pareto_front([{"bytes": 3, "accuracy": 0.5}], "macs")
