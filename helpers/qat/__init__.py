@@ -3,7 +3,9 @@
 - `fake`: fake quantization with the straight-through gradient, per tensor and per channel;
 - `lsq`: a quantizer whose step is learned;
 - `quantizers`: the grids of weights and activations while they move;
-- `network`: `prepare` a float network, train it with `training.fit`, `convert` it to integers.
+- `network`: `prepare` a float network, train it with `training.fit`, `convert` it to integers;
+- `bits`: widths that are learned, and `budget`: widths that are chosen for a number of bytes;
+- `stages`: float, weights, activations, fine-tune, and `split`: an integer backbone, a float head.
 
 Chapter: 09b_qat.
 """

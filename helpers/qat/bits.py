@@ -2,7 +2,7 @@
 
 Between two whole widths a weight is interpolated, so that the loss has a gradient in alpha:
 
-    w_hat = (1 - f) Q_b(w) + f Q_{b+1}(w),    b = floor(alpha), f = alpha - b,
+    w_hat = (1 - t) Q_b(w) + t Q_{b+1}(w),    b = floor(alpha), t = alpha - b,
     dL/dalpha = sum (dL/dw_hat) (Q_{b+1}(w) - Q_b(w)),    dL/dw = dL/dw_hat (straight through).
 
 At a whole alpha the upper pair is taken, at 8 the lower. After each optimizer step alpha is clamped
@@ -42,7 +42,9 @@ def check_width(bits: int, name: str = "bits") -> None:
 
 
 def quantize_weight(weight: Tensor, bits: int) -> Tensor:
-    """`weight` (out, ...) on a grid of `bits` bits, one scale per output channel, same dtype.
+    """`weight` (out, ...) on a grid of `bits` bits, one scale per output channel; no gradient.
+
+    Same shape and dtype; ValueError for bits other than 1 to 8.
 
     2 to 8 bits: the restricted symmetric grid over the channel's largest |w|. One bit leaves that
     grid only the code 0, so it means another one: s sign(w) with s the channel's mean |w|, which is
@@ -74,7 +76,10 @@ class Interpolated(torch.autograd.Function):
 
 
 def interpolated(weight: Tensor, alpha: Tensor) -> Tensor:
-    """w_hat of the module's first equation for `alpha` (a scalar tensor) in 1..8, differentiable."""
+    """w_hat of the module's first equation: `weight` (out, ...) at `alpha` (), with both gradients.
+
+    ValueError for an alpha outside 1..8.
+    """
     if not NARROWEST <= float(alpha.detach()) <= WIDEST:
         raise ValueError(f"alpha must lie in 1..8, got {float(alpha.detach())}")
     return Interpolated.apply(weight, alpha)

@@ -86,7 +86,7 @@ class _Round(Function):
 
 
 def round_ste(x: Tensor) -> Tensor:
-    """Round half to even forward, the identity backward."""
+    """Round half to even forward, the identity backward; any shape and float dtype."""
     result: Tensor = _Round.apply(x)
     return result
 
