@@ -75,6 +75,13 @@ def test_stamp_clears_what_a_run_left(course: Path) -> None:
     assert len(set(ids)) == len(ids)
 
 
+@pytest.mark.parametrize("end", ["", "/", ".git"])
+def test_the_address_may_be_copied_from_the_browser_or_the_clone(course: Path, end: str) -> None:
+    config = {"repository": {"url": f"https://github.com/someone/course{end}", "branch": "trunk"}}
+    (course / "_config.yml").write_text(yaml.safe_dump(config))
+    assert stamp.repository(course) == ("https://github.com/someone/course", "trunk")
+
+
 @pytest.mark.parametrize("url", ["https://example.org/a/b", "git@github.com:a/b", "a/b"])
 def test_an_address_that_colab_cannot_open_is_refused(course: Path, url: str) -> None:
     (course / "_config.yml").write_text(yaml.safe_dump({"repository": {"url": url, "branch": "m"}}))

@@ -53,7 +53,7 @@ helpers.versions()"""
 def repository(root: Path) -> tuple[str, str]:
     """The address of the repository and its branch, from `_config.yml`."""
     known = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))["repository"]
-    url, branch = known["url"].rstrip("/"), known["branch"]
+    url, branch = known["url"].rstrip("/").removesuffix(".git"), known["branch"]
     if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", url):
         raise ValueError(
             f"_config.yml: repository.url is {url!r}; Colab opens https://github.com/OWNER/REPOSITORY"
