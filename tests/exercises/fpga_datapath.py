@@ -1,8 +1,11 @@
-"""Wrong answers that students really give in lab 11; each check must refuse each of them."""
+"""Wrong answers that students really give in lab 11, which a check must refuse, and unusual right ones."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
+import torch
+from torch.nn import functional
 
 
 def _floor(a, m, s, z, low, high):
@@ -130,5 +133,93 @@ WRONG_ANSWERS = {
         ("no saturation", lambda x, w, b: ((b << 7) + _sum(x, w) + 64) >> 7),
         ("truncates like Verilog's /", lambda x, w, b: _clip(int(((b << 7) + _sum(x, w)) / 128))),
         ("keeps 14 fraction bits", lambda x, w, b: (b << 7) + _sum(x, w)),
+    ],
+}
+
+
+def _exact_fractions(a, m, s, z, low, high):
+    codes = [
+        min(max(math.floor(Fraction(int(x) * m, 2**s) + Fraction(1, 2)) + z, low), high)
+        for x in np.ravel(a).tolist()
+    ]
+    return codes if np.ndim(a) else codes[0]
+
+
+def _half_from_the_dropped_bit(a, m, s, z, low, high):
+    product = np.asarray(a, np.int64) * m
+    last = (product >> (s - 1)) & 1 if s else 0
+    return np.clip((product >> s) + last + z, low, high)
+
+
+def _in_float64(a, m, s, z, low, high):
+    product = torch.as_tensor(a, dtype=torch.float64) * m
+    return torch.clamp(torch.floor(product / 2**s + 0.5) + z, low, high)
+
+
+def _width_by_trying(weights, bias, smallest, largest):
+    w = np.array(weights)
+    high = bias + (np.clip(w, 0, None) * largest + np.clip(w, None, 0) * smallest).sum()
+    low = bias + (np.clip(w, 0, None) * smallest + np.clip(w, None, 0) * largest).sum()
+    bits = np.arange(1, 64)
+    return bits[(-(2.0 ** (bits - 1)) <= low) & (high <= 2.0 ** (bits - 1) - 1)][0]
+
+
+def _width_by_logarithm(weights, bias, smallest, largest):
+    high = bias + sum(max(w * smallest, w * largest) for w in weights)
+    low = bias + sum(min(w * smallest, w * largest) for w in weights)
+    return 1.0 + math.ceil(math.log2(max(high + 1, -low, 1)))
+
+
+def _convolution_in_torch(codes, weight, bias, zero_point):
+    x = torch.tensor(codes).double()[None, None] - zero_point
+    y = functional.conv2d(x, torch.tensor(weight.copy()).double()[None, None], padding="same")
+    return y[0, 0] + bias
+
+
+def _convolution_in_lists(codes, weight, bias, zero_point):
+    (rows, columns), k = codes.shape, len(weight)
+    p, c, w = k // 2, codes.tolist(), weight.tolist()
+    return [
+        [
+            bias
+            + sum(
+                w[i][j] * (c[y + i - p][x + j - p] - zero_point)
+                for i in range(k)
+                for j in range(k)
+                if 0 <= y + i - p < rows and 0 <= x + j - p < columns
+            )
+            for x in range(columns)
+        ]
+        for y in range(rows)
+    ]
+
+
+def _neuron_in_numpy(inputs, weights, bias):
+    total = np.dot(np.array(inputs, np.int64), np.array(weights, np.int64)) + np.int64(bias) * 128
+    return np.clip((total + 64) // 128, -128, 127)
+
+
+def _neuron_in_real_numbers(inputs, weights, bias):
+    real = sum(x / 128 * w / 128 for x, w in zip(inputs, weights, strict=True)) + bias / 128
+    return max(-128.0, min(127.0, math.floor(real * 128 + 0.5)))
+
+
+RIGHT_ANSWERS = {
+    "requantize_half_up": [
+        ("exact fractions, a list for an array", _exact_fractions),
+        ("adds the highest bit that is dropped", _half_from_the_dropped_bit),
+        ("floor in float64, a tensor", _in_float64),
+    ],
+    "accumulator_width": [
+        ("tries every width, a NumPy integer", _width_by_trying),
+        ("a logarithm, a float", _width_by_logarithm),
+    ],
+    "padded_convolution": [
+        ("PyTorch in float64", _convolution_in_torch),
+        ("lists of Python integers", _convolution_in_lists),
+    ],
+    "repaired_neuron": [
+        ("NumPy, floor division", _neuron_in_numpy),
+        ("real numbers, a float", _neuron_in_real_numbers),
     ],
 }

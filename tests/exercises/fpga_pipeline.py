@@ -1,6 +1,10 @@
-"""Wrong answers that students really give in lab 12; each check must refuse each of them."""
+"""Wrong answers that students really give in lab 12, which a check must refuse, and unusual right ones."""
 
 import math
+from collections import deque
+
+import numpy as np
+import torch
 
 
 def _needed(clip=True, pad=True, strided=True, extra=1, swapped=False):
@@ -123,5 +127,84 @@ WRONG_ANSWERS = {
         ("rounded down", _rounded_down),
         ("no two blocks side by side", _only_wide_enough),
         ("a fraction of a block", _not_rounded),
+    ],
+}
+
+
+def _needed_by_marking(y, x, height, width, kernel, stride, padding):
+    rows = np.arange(height)[:, None] - (y * stride - padding)
+    columns = np.arange(width) - (x * stride - padding)
+    inside = (rows >= 0) & (rows < kernel) & (columns >= 0) & (columns < kernel)
+    return np.flatnonzero(inside).max() + 1
+
+
+def _needed_by_visiting(y, x, height, width, kernel, stride, padding):
+    found = 0
+    for i in range(kernel):
+        for j in range(kernel):
+            row, column = y * stride - padding + i, x * stride - padding + j
+            if row in range(height) and column in range(width):
+                found = max(found, row * width + column + 1)
+    return float(found)
+
+
+def _fifo_of_words(depth, gives, takes):
+    words = deque()
+    for give, take in zip(gives, takes, strict=True):
+        ready, valid = len(words) < depth, bool(words)
+        if valid and take:
+            words.popleft()
+        if ready and give:
+            words.append("word")
+        yield len(words)
+
+
+def _fifo_in_numpy(depth, gives, takes):
+    inside = np.zeros(len(gives) + 1, np.int64)
+    for t, (give, take) in enumerate(zip(gives, takes, strict=True)):
+        inside[t + 1] = inside[t] + (give & (inside[t] < depth)) - int(take & (inside[t] > 0))
+    return inside[1:]
+
+
+def _fewest_in_a_table(positions, channels, taps, target):
+    outputs, inputs = np.meshgrid(np.arange(1, channels + 1), np.arange(1, taps + 1))
+    cycles = positions * channels * taps / (outputs * inputs)
+    good = (channels % outputs == 0) & (taps % inputs == 0) & (cycles <= target)
+    return (outputs * inputs)[good].min() if good.any() else None
+
+
+def _fewest_sorted(positions, channels, taps, target):
+    pairs = [(o * i, o, i) for o in _divisors(channels) for i in _divisors(taps)]
+    for number, o, i in sorted(pairs):
+        if positions * channels // o * taps // i <= target:
+            return float(number)
+    return None
+
+
+def _blocks_in_torch(width, depth, modes):
+    bits, words = torch.tensor(modes).T
+    return (torch.ceil(width / bits) * torch.ceil(depth / words)).min()
+
+
+def _blocks_by_counting(width, depth, modes):
+    return min(len(range(0, width, b)) * len(range(0, depth, w)) for b, w in modes)
+
+
+RIGHT_ANSWERS = {
+    "pixels_needed": [
+        ("marks the window, a NumPy integer", _needed_by_marking),
+        ("visits every pixel, a float", _needed_by_visiting),
+    ],
+    "fifo_occupancy": [
+        ("a real queue, a generator", _fifo_of_words),
+        ("a NumPy array", _fifo_in_numpy),
+    ],
+    "fewest_multipliers": [
+        ("a table of all pairs", _fewest_in_a_table),
+        ("the first of a sorted list, a float", _fewest_sorted),
+    ],
+    "blocks_needed": [
+        ("PyTorch, a tensor", _blocks_in_torch),
+        ("counts in steps", _blocks_by_counting),
     ],
 }
