@@ -19,9 +19,10 @@ from helpers.qat import (
     freeze_ranges_,
     freeze_statistics_,
     least_squares_step,
+    lsq,
     prepare,
 )
-from helpers.quantization import fold_batch_norm, quantize_network
+from helpers.quantization import dequantize, fold_batch_norm, quantize_network
 
 
 def residual(**options: object) -> tuple[nn.Module, Tensor, QATNetwork]:
@@ -231,6 +232,27 @@ def test_a_learned_step_stays_positive() -> None:
         quantizer.step.change.data.fill_(-20.0)
         assert (quantizer.step() > 0).all()
     assert torch.isfinite(convert(network)(x)).all()
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_a_step_that_moved_is_the_same_with_and_without_gradients(per_channel: bool) -> None:
+    model, x, network = residual(step="lsq", weight_bits=3, per_channel=per_channel)
+    weight, quantizer = model.conv1.weight.detach(), network.weights["conv1"]
+    quantizer.step.change.data.fill_(0.3)
+    p = quantizer.grid(weight)
+    result = quantizer(weight, p, torch.float32)
+    assert torch.allclose(result, dequantize(quantizer.codes(weight, p), p))
+    result.sum().backward()
+    step = p.like(weight)[0].requires_grad_()
+    lsq(weight, step, 3, 3).sum().backward()
+    expected = (step.grad * step.detach()).reshape(quantizer.step.start.shape)
+    assert torch.allclose(quantizer.step.change.grad, expected)  # the step is start exp(change)
+    outputs = network.activations["conv1"]
+    outputs.step.change.data.fill_(-0.2)
+    with torch.no_grad():
+        assert torch.allclose(quantizer(weight, p, torch.float32), result)
+        without = outputs(x)
+    assert torch.allclose(outputs(x), without)
 
 
 def test_channels_that_batch_norm_switched_off() -> None:
