@@ -258,7 +258,8 @@ def storage_bytes(what: nn.Module | Cost | int, bits: int, *, buffers: bool = Fa
     """Bytes of that many numbers at `bits` bits each (1 to 32), packed without gaps.
 
     `what` is a model, its `Cost`, or the number of parameters. With `buffers`, a model's
-    floating-point buffers (the statistics of batch norms) count too.
+    floating-point buffers (the statistics of batch norms) count too. Raises ValueError for another
+    number of bits.
     """
     _check_bits("bits", bits)
     if isinstance(what, nn.Module):
@@ -307,7 +308,8 @@ def traffic(cost: Cost, weight_bits: int = 32, activation_bits: int = 32) -> pd.
 def attainable(intensity: float, peak: float, bandwidth: float) -> float:
     """The roofline: operations per second at `intensity` operations per byte.
 
-    `peak` is in operations per second, `bandwidth` in bytes per second (Williams 2009).
+    `peak` is in operations per second, `bandwidth` in bytes per second (Williams 2009). Raises
+    ValueError unless all three are positive.
     """
     for name, value in (("intensity", intensity), ("peak", peak), ("bandwidth", bandwidth)):
         if not (value > 0 and math.isfinite(value)):

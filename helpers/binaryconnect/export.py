@@ -164,7 +164,7 @@ def _narrow(numbers: list[int] | list[list[int]]) -> Integers:
 
 
 def write(path: str | Path, network: IntegerNetwork) -> None:
-    """Write the network as one safetensors file, in one step."""
+    """Write the network as one safetensors file: whole, or not at all."""
     path = Path(path)
     sizes = " ".join(map(str, network.sizes))
     header = {"format": FORMAT, "activation": network.activation, "sizes": sizes}

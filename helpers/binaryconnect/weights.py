@@ -151,7 +151,10 @@ def clip_(model: nn.Module) -> None:
 
 
 def with_test_rule(model: nn.Module, rule: str) -> nn.Module:
-    """A copy in eval mode whose binary layers follow `rule` at test time."""
+    """A copy in eval mode whose binary layers follow `rule` at test time.
+
+    Raises ValueError for an unknown rule, or a model without binary layers.
+    """
     if rule not in RULES:
         raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
     model = copy.deepcopy(model).eval()
