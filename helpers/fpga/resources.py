@@ -218,11 +218,11 @@ def estimate(
         model: the integer model; its weights' values play no part beyond accumulator widths.
         design: the folding of every conv and linear layer.
         part: the device.
-        weight_bits: 2 to 8, for all layers or by name, where it shall differ from the model's.
+        weight_bits: 2 to 8, for all layers or by name, where it differs from the model's.
         requantize: multiplications of the requantization in logic ("fabric", a few bits a cycle) or
             in hard multipliers ("dsp").
         fabric: layers whose multipliers are built of LUTs.
-        buffers: pixels of line buffer by layer name, where they shall differ from `buffer_pixels`.
+        buffers: pixels of line buffer by layer name, where they differ from `buffer_pixels`.
         share: whether two ROMs may use the two ports of one block.
     """
     check_design(model, design)

@@ -86,7 +86,7 @@ def simulate(
         fifo: depth of every FIFO in words, or of single ones by (producer, consumer); None: endless.
         interval: cycles between frames of the camera, whose pixels come evenly; None: a pixel per
             cycle, as soon as there is room.
-        buffers: pixels of line buffer by layer name, where they shall not be the usual ones.
+        buffers: pixels of line buffer by layer name, where they are not the usual ones.
         hold: layers that start a frame only when all of it has arrived.
         rounding: the requantization, as in `Datapath`.
         multiplier_bits: its multiplier's width, as in `Datapath`.

@@ -89,7 +89,7 @@ def build(
     Args:
         model: the integer model.
         design: a folding for each conv and linear layer.
-        buffers: pixels of line buffer by layer name, where they shall differ from `buffer_pixels`.
+        buffers: pixels of line buffer by layer name, where they differ from `buffer_pixels`.
         hold: layers that start a frame only when all of it has arrived.
 
     Raises:

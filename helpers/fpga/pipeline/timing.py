@@ -1,16 +1,16 @@
 """When every word moves: the equations of the pipeline, without its values.
 
-Write P(w) for the cycle in which word w leaves a stage, L(w) for the cycle in which the reader
-takes it into its line buffer, E(k) for the cycle of the last step of turn k. A register shows what
+Write p(w) for the cycle in which word w leaves a stage, l(w) for the cycle in which the reader
+takes it into its line buffer, e(k) for the cycle of the last step of turn k. A register shows what
 happened in earlier cycles only, so every "after" below costs one cycle. With n steps per turn:
 
-    L(w) = max(L(w-1) + 1,  P_source(w) + 1,  E(last turn that reads the pixel w replaces) + 1)
-    E(k) = max(max(E(k-1), L(last word that k reads)) + n,  P(k-1))
-    P(k) = max(E(k) + 1,  L_reader(k - depth) + 1 for every reader)
+    l(w) = max(l(w-1) + 1,  p_source(w) + 1,  e(last turn that reads the pixel w replaces) + 1)
+    e(k) = max(max(e(k-1), l(last word that k reads)) + n,  p(k-1))
+    p(k) = max(e(k) + 1,  l_reader(k - depth) + 1 for every reader)
 
-The last term of E: the output register must be empty, or become empty in the same cycle. `schedule`
+The last term of e: the output register must be empty, or become empty in the same cycle. `schedule`
 solves the equations word by word, for any depths. Without limits, `free_schedule` solves each stage
-at once: E(k) = n k + max over j <= k of (L_j - n j) + n, a running maximum.
+at once: e(k) = n k + max over j <= k of (l_j - n j) + n, a running maximum.
 
 Chapter: 12_fpga_pipeline.
 """
@@ -57,9 +57,9 @@ class _Clockwork:
     def __init__(self, stage: Stage, frames: int, due: list[int]) -> None:
         self.stage, self.due = stage, due
         self.pushed: list[int] = []
-        self.ends: list[int] = []  # E
-        self.emitted: list[int] = []  # E of the turns that make a word
-        self.taken: list[list[int]] = [[] for _ in stage.sources]  # L
+        self.ends: list[int] = []  # e
+        self.emitted: list[int] = []  # e of the turns that make a word
+        self.taken: list[list[int]] = [[] for _ in stage.sources]  # l
         self.words = frames * stage.words_out
         self.turns = frames * stage.turns
         self.words_in = [frames * n for n in stage.words_in]
