@@ -14,7 +14,7 @@ BLOCKS = re.findall(r"(?m)^\*\*(.+?)\*\*.*\n\n```python\n((?s:.*?))^```", README
 START = re.findall(r"(?m)^```python\n((?s:.*?))^```", README)[0]
 TECHNIQUES = (
     *("cost", "architecture", "binaryconnect", "pruning", "weight_sharing", "low_rank"),
-    *("distillation", "slimming", "quantization", "fpga"),
+    *("distillation", "slimming", "quantization", "qat", "edge_recipe", "fpga"),
 )
 
 
