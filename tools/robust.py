@@ -182,8 +182,8 @@ def main(arguments: list[str] | None = None) -> int:
             try:
                 outcome = future.result()
             except labs.LabError as error:
-                wrong.append(f"{where}: {error}")
-                print(f"{where}: FAILED", file=sys.stderr, flush=True)
+                wrong.append(f"{where}: FAILED")
+                print(f"{error}\n{where}: FAILED", file=sys.stderr, flush=True)
                 continue
             done.setdefault(run.lab, []).append(outcome)
             print(f"{where}: {outcome.seconds:.1f} s", flush=True)
