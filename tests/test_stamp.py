@@ -138,7 +138,8 @@ def test_setup_on_a_laptop_with_the_package_prints_versions(tmp_path: Path) -> N
 
 def test_setup_on_a_laptop_without_the_package_says_what_to_do(tmp_path: Path) -> None:
     shown = run_setup(tmp_path, ABSENT)
-    assert "refused: In the folder of the course, first run: pip install -e ." in shown
+    assert "refused: This notebook's Python does not have the course" in shown
+    assert f"{sys.executable} -m pip install -e ." in shown
     assert "pip: []" in shown
 
 

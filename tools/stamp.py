@@ -39,7 +39,10 @@ if not source and util.find_spec("google") and util.find_spec("google.colab"):
     source = "{repository}"
 if PACKAGE not in {{found.metadata["Name"] for found in metadata.distributions()}}:
     if not source:
-        raise ModuleNotFoundError("In the folder of the course, first run: pip install -e .")
+        raise ModuleNotFoundError(
+            "This notebook's Python does not have the course. Choose the kernel of the course's "
+            f"environment, or in the course's folder run:\\n{{sys.executable}} -m pip install -e ."
+        )
     address = source if "://" in source else Path(source).resolve().as_uri()
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", f"git+{{address}}"], check=True)
     importlib.invalidate_caches()
