@@ -1,7 +1,9 @@
-"""Typical wrong answers to the exercises of lab 06_low_rank."""
+"""Typical wrong answers to the exercises of lab 06_low_rank, and unusual right ones."""
 
+import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -131,6 +133,69 @@ WRONG_ANSWERS = {
         (
             "horizontal first",
             lambda k, s, p: geometry(k, ((s[0], 1), (1, s[1])), ((p[0], 0), (0, p[1])))[::-1],
+        ),
+    ],
+}
+
+
+def factors_in_numpy(weight: Tensor, rank: int) -> list[Any]:
+    u, s, vt = np.linalg.svd(weight.numpy(), full_matrices=False)
+    root = np.sqrt(s[:rank])
+    return [root[:, None] * vt[:rank], u[:, :rank] * root]
+
+
+def factors_by_eigenvectors(weight: Tensor, rank: int) -> Pair:
+    values, vectors = torch.linalg.eigh(weight @ weight.T)
+    u, s = vectors.flip(1)[:, :rank], values.flip(0)[:rank].sqrt()
+    return torch.nn.Parameter((u / s.sqrt()).T @ weight), u * s.sqrt()
+
+
+def rank_by_search(values: Tensor, share: float) -> Any:
+    energy = np.cumsum(np.square(values.numpy()))
+    return np.searchsorted(energy, share * energy[-1]) + 1
+
+
+def joint_by_blocks(weight: Tensor) -> Tensor:
+    o, c, height, width = weight.shape
+    matrix = torch.zeros(c * height, o * width)
+    for i in range(o):
+        for j in range(c):
+            rows, columns = slice(j * height, (j + 1) * height), slice(i * width, (i + 1) * width)
+            matrix[rows, columns] = weight[i, j]
+    return matrix
+
+
+RIGHT_ANSWERS = {
+    "factor_linear": [
+        ("NumPy, a list", factors_in_numpy),
+        ("eigenvectors, a parameter", factors_by_eigenvectors),
+        ("float32", lambda w, r: tuple(map(np.float32, factors_in_numpy(w, r)))),
+    ],
+    "energy_rank": [
+        ("NumPy's whole number", rank_by_search),
+        ("a tensor", lambda s, share: (squares(s) >= share).nonzero()[0, 0] + 1),
+        (
+            "shares first",
+            lambda s, share: int(((s**2 / (s**2).sum()).cumsum(0) < share).sum()) + 1,
+        ),
+    ],
+    "largest_saving_rank": [
+        ("rounds up, then one less", lambda m, n: math.ceil(m * n / (m + n)) - 1),
+        ("a whole float", lambda m, n: np.ceil(m * n / (m + n)) - 1),
+        ("tries them all", lambda m, n: max(r for r in range(m) if r * (m + n) < m * n)),
+    ],
+    "joint_matrix": [
+        ("block by block, float32", joint_by_blocks),
+        ("side by side", lambda w: torch.cat([kernel.flatten(0, 1) for kernel in w], 1)),
+        (
+            "NumPy",
+            lambda w: w.numpy().transpose(1, 2, 0, 3).reshape(-1, w.shape[0] * w.shape[3]),
+        ),
+    ],
+    "split_geometry": [
+        (
+            "lists",
+            lambda k, s, p: list(geometry(k, ([s[0], 1], [1, s[1]]), ([p[0], 0], [0, p[1]]))),
         ),
     ],
 }

@@ -1,7 +1,8 @@
-"""Typical wrong answers to the exercises of lab 04_pruning."""
+"""Typical wrong answers to the exercises of lab 04_pruning, and unusual right ones."""
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -206,5 +207,56 @@ WRONG_ANSWERS = {
         ("sign of the value", torch.sign),
         ("each pair twice", lambda values: 2 * (values[:, None] - values).sign().sum(1)),
         ("wrong sign", lambda values: (values - values[:, None]).sign().sum(1)),
+    ],
+}
+
+
+def mask_in_numpy(weight: Tensor, density: float) -> Any:
+    sizes = np.abs(weight.numpy())
+    mask = np.zeros(sizes.size, bool)
+    mask[np.argsort(-sizes, axis=None)[: round(density * sizes.size)]] = True
+    return mask.reshape(sizes.shape)
+
+
+def step_in_numpy(*tensors_and_rates):  # type: ignore[no-untyped-def]
+    w, v, g, mask = (tensor.numpy() for tensor in tensors_and_rates[:4])
+    lr, mu, decay = tensors_and_rates[4:]
+    v = mu * v.astype(float) + g
+    return np.where(mask, w - lr * (v + decay * w), 0.0), v
+
+
+def dense_as_tensor(values: list[float], gaps: list[int], size: int) -> Tensor:
+    dense = torch.zeros(size)
+    dense[torch.tensor(gaps, dtype=torch.long).cumsum(0) - 1] = torch.tensor(values)
+    return dense
+
+
+def slope_by_autograd(values: Tensor) -> Tensor:
+    leaf = values.clone().requires_grad_()
+    ((leaf[:, None] - leaf).abs().sum() / 2).backward()
+    assert leaf.grad is not None
+    return leaf.grad
+
+
+RIGHT_ANSWERS = {
+    "ratio_mask": [
+        ("sorted the other way", lambda w, d: top(w.abs(), round(d * w.numel()))),
+        ("a NumPy mask", mask_in_numpy),
+    ],
+    "masked_step": [
+        ("the velocity unmasked", step),
+        ("a list", lambda *given: list(step(*given))),
+        ("NumPy, float64", step_in_numpy),
+    ],
+    "gap_fields": [
+        ("a tuple", lambda p, bits: tuple(fields(p, bits))),
+        ("a generator", lambda p, bits: (field for field in fields(p, bits))),
+        ("an array of 0 and 1", lambda p, bits: np.array(fields(p, bits)).reshape(-1, 2)),
+    ],
+    "from_gaps": [("a tensor of float32", dense_as_tensor)],
+    "pair_subgradient": [
+        ("all pairs", lambda values: (values[:, None] - values).sign().sum(1)),
+        ("by autograd", slope_by_autograd),
+        ("a list", lambda values: (values[:, None] - values).sign().sum(1).tolist()),
     ],
 }

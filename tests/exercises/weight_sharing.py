@@ -1,6 +1,10 @@
-"""Typical wrong answers to the exercises of lab 05_weight_sharing."""
+"""Typical wrong answers to the exercises of lab 05_weight_sharing, and unusual right ones."""
+
+import math
+from fractions import Fraction
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 Numbers = NDArray[np.float64]
@@ -190,5 +194,70 @@ WRONG_ANSWERS = {
         ("zero included", one_too_many),
         ("repeated indices lost", last_one_wins),
         ("sign of the step", descent),
+    ],
+}
+
+
+def step_by_loops(values: Numbers, centroids: Numbers) -> list[float]:
+    groups: list[list[float]] = [[] for _ in centroids]
+    for value in values.tolist():
+        groups[min(range(len(groups)), key=lambda j: abs(value - centroids[j]))].append(value)
+    return [sum(g) / len(g) if g else c for g, c in zip(groups, centroids.tolist(), strict=True)]
+
+
+def gradient_by_autograd(gradient: Numbers, index: Indices, k: int) -> torch.Tensor:
+    codebook = torch.zeros(k, requires_grad=True)
+    weight = torch.cat([torch.zeros(1), codebook])[torch.as_tensor(index).long()]
+    (weight * torch.as_tensor(gradient).float()).sum().backward()
+    assert codebook.grad is not None
+    return codebook.grad
+
+
+def codes_by_counting(lengths: list[int]) -> list[str]:
+    """As in the file formats that count the codes of each length first."""
+    following, code = {}, 0
+    for n in range(1, max(lengths) + 1):
+        code = (code + (lengths.count(n - 1) if n > 1 else 0)) << 1
+        following[n] = code
+    codes = []
+    for n in lengths:
+        codes.append(f"{following[n]:0{n}b}" if n else "")
+        following[n] = following.get(n, 0) + 1
+    return codes
+
+
+def codes_by_kraft(lengths: list[int]) -> NDArray[np.str_]:
+    codes, begin = [""] * len(lengths), Fraction(0)
+    for s in sorted(range(len(lengths)), key=lambda s: (lengths[s], s)):
+        if lengths[s]:
+            codes[s] = f"{int(begin * 2 ** lengths[s]):0{lengths[s]}b}"
+            begin += Fraction(1, 2 ** lengths[s])
+    return np.array(codes)
+
+
+def bits_by_loop(positions: Indices, value_bits: int, gap_bits: int) -> float:
+    entries, at = 0, -1
+    for position in positions:
+        entries, at = entries + math.ceil((position - at) / 2**gap_bits), position
+    return float(entries * (value_bits + gap_bits) + (2**value_bits - 1) * 32)
+
+
+RIGHT_ANSWERS = {
+    "kmeans_step": [
+        ("loops, a list", step_by_loops),
+        ("a tensor of float32", lambda v, c: torch.tensor(step_by_loops(v, c))),
+    ],
+    "centroid_gradient": [
+        ("autograd, float32", gradient_by_autograd),
+        ("a list", lambda g, i, k: [(g * (i == j)).sum() for j in range(1, k + 1)]),
+    ],
+    "canonical_codes": [
+        ("counts each length", codes_by_counting),
+        ("an array, by Kraft's sum", codes_by_kraft),
+        ("a tuple", lambda lengths: tuple(codes_by_counting(lengths))),
+    ],
+    "shared_layer_bits": [
+        ("a loop, float", bits_by_loop),
+        ("a tensor", lambda *given: torch.tensor(bits_by_loop(*given))),
     ],
 }
