@@ -1,8 +1,10 @@
 """The reference pages: every helper stands on one, and every docstring arrives whole."""
 
 import ast
+import importlib
 import re
 from pathlib import Path
+from types import FunctionType
 
 import docutils.core
 import pytest
@@ -71,6 +73,21 @@ def test_every_helper_stands_on_one_page() -> None:
         handed_on = dotted(package) in units and f"from {name} import" in package.read_text()
         below = any(unit.startswith(f"{name}.") for unit in units)
         assert name in units or handed_on or below, f"{name} is on no page of book/api"
+
+
+def test_nothing_is_documented_twice() -> None:
+    """autodoc takes `__all__` if there is one, or else what the module itself defines."""
+    shown = []
+    for name, _ in api.modules(ROOT):
+        module = importlib.import_module(name)
+        for public in getattr(module, "__all__", vars(module)):
+            thing = getattr(module, public)
+            own = "__all__" in vars(module) or getattr(thing, "__module__", None) == name
+            if own and not public.startswith("_") and isinstance(thing, type | FunctionType):
+                shown.append(f"{thing.__module__}.{thing.__qualname__}")
+    assert "helpers.models.weight_layers" in shown
+    shown = [name for name in shown if not name.endswith(".main")]
+    assert sorted(shown) == sorted(set(shown))
 
 
 def test_every_page_is_in_the_contents() -> None:

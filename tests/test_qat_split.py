@@ -74,6 +74,12 @@ def test_parts_of_the_small_networks_add_up() -> None:
         parts(small("SeparableCNN"), (1, 28, 28))
 
 
+def test_a_child_whose_name_begins_like_the_heads_belongs_to_the_backbone() -> None:
+    children = OrderedDict(header=nn.Linear(4, 3), head=nn.Linear(3, 2), h=nn.ReLU())
+    backbone, rest = parts(nn.Sequential(children), (4,))
+    assert (backbone, rest) == (Part(15, 12), Part(8, 6))
+
+
 def images(count: int) -> torch.Tensor:
     return torch.randn(count, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 

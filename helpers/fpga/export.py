@@ -9,6 +9,7 @@
                       memories/golden_*.mem has every layer's codes of the first image
 
 `export` writes to a temporary name, reads every file back, compares, and only then renames.
+`helpers.fpga.folder` reads such a folder.
 
 Chapter: 11_fpga_datapath.
 """
@@ -46,7 +47,7 @@ from helpers.fpga.memories import (
     to_text,
 )
 
-__all__ = ["export", "load", "load_golden", "verify"]
+__all__ = ["export", "verify"]
 
 
 def export(

@@ -10,7 +10,16 @@
 Chapter: 09_quantization.
 """
 
-from helpers.quantization.calibration import CALIBRATION
+from helpers.quantization.calibration import (
+    CALIBRATION,
+    Summary,
+    kl_divergence,
+    mean_squared_error,
+    min_max,
+    moving_average,
+    percentile,
+    summarize,
+)
 from helpers.quantization.folding import fold_batch_norm
 from helpers.quantization.graph import Node, trace
 from helpers.quantization.grids import (
@@ -39,15 +48,22 @@ __all__ = [
     "QuantizationParameters",
     "QuantizedNetwork",
     "QuantizedNode",
+    "Summary",
     "affine",
     "dequantize",
     "fake_quantize",
     "fold_batch_norm",
     "integer_range",
+    "kl_divergence",
+    "mean_squared_error",
+    "min_max",
+    "moving_average",
     "observe",
+    "percentile",
     "quantize",
     "quantize_network",
     "run_float",
+    "summarize",
     "symmetric",
     "trace",
     "weight_only",
