@@ -84,6 +84,21 @@ FAULTS |= {
     "answer without button": (DEAD_ADMONITION, "does not open by keyboard: <p"),
     "focus not to be seen": (HIDDEN_FOCUS, "does not show the keyboard's focus: <a"),
     "no copy button": ("<div class='cell_input'><pre>x = 1</pre></div>", "1 code cells have no"),
+    "dead copy button": (
+        "<div class='cell_input'><pre>x = 1</pre><button class='copybtn'>copy</button></div>",
+        "a button copies '' and not 'x = 1'",
+    ),
+    "copies something else": (
+        "<div class='cell_input'><pre>x = 1</pre><button class='copybtn' "
+        "onclick='navigator.clipboard.writeText(`x`)'>copy</button></div>",
+        "a button copies 'x' and not 'x = 1'",
+    ),
+    "open solution": ("<div class='tag_solution'><pre>y = 1</pre></div>", "is not folded: y = 1"),
+    "empty solution": (
+        "<div class='tag_solution'><details><summary>Show</summary>"
+        "<div style='display: none'><pre>y = 1</pre></div></details></div>",
+        "does not show its code: y = 1",
+    ),
     "pale text": ("<p style='color: #aaa'>Too pale to read.</p>", "light colours, color-contrast"),
     "pale in the dark": (
         "<style>@media (prefers-color-scheme: dark) { p { color: #ccc } }</style><p>Pale.</p>",
@@ -111,7 +126,9 @@ SOUND = f"""
 <img alt='A box' src="{IMAGE}">
 <div style='overflow-x: auto' tabindex='0'><p style='width: 600px'>scrolls by itself</p></div>
 <details><summary>Answer</summary><p>42</p></details>
-<div class='cell_input'><pre>x = 1</pre><button class='copybtn'>copy</button></div>
+<div class='cell_input'><pre>x = 1</pre><button class='copybtn'
+  onclick='navigator.clipboard.writeText("x = 1\\n")'>copy</button></div>
+<div class='tag_solution'><details><summary>Show</summary><pre>y = 1</pre></details></div>
 <label style='cursor: pointer'><input type='checkbox'> a box</label>
 <table><thead><tr><th>a</th></tr></thead><tbody><tr><td>1</td></tr></tbody></table>
 """
@@ -128,6 +145,30 @@ def test_a_heavy_page_is_seen(reader: BrowserContext, tmp_path: Path) -> None:
     (tmp_path / "script.js").write_text(f"/* {'x' * 3_000_000} */")
     (fault,) = load(reader, tmp_path, SOUND, "heavier")
     assert "bytes, more than 3,000,000" in fault
+
+
+def test_pages_are_weighed(reader: BrowserContext, tmp_path: Path) -> None:
+    """A page's own bytes are those of its text and pictures; what lies in _static is shared."""
+    files = {"own.svg": 700, "_static/a.css": 1500, "_static/b.js": 2500, "_static/c.woff2": 3500}
+    files["_static/mathjax/d.js"] = 4500
+    for name, size in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(" " * size)
+    body = "<link rel='stylesheet' href='_static/a.css'><script src='_static/b.js'></script>"
+    body += "<script src='_static/mathjax/d.js'></script><img alt='x' src='own.svg'>"
+    (tmp_path / "page.html").write_text(f"<!DOCTYPE html><title>A page</title>{body}")
+    weights: dict[str, dict[str, int]] = {}
+    with pages.served(tmp_path) as address:
+        pages.look(reader, address, "page", set(), weights=weights)
+    own = (tmp_path / "page.html").stat().st_size + 700
+    shared = {"styles": 1500, "scripts": 2500, "mathematics": 4500}
+    assert weights == {"page": {"own": own, **shared}}
+    assert list(pages.told({**weights, "other": {"own": 50_000, "styles": 9_000}})) == [
+        "other: 50 KB of its own, 59 KB with the shared",
+        "page: 1 KB of its own, 9 KB with the shared",
+        "median of 2 pages: 1 KB of its own",
+        "shared: at most 16 KB (mathematics 4, scripts 2, styles 9)",
+    ]
 
 
 def test_a_lab_shows_a_picture_where_its_panel_would_be(reader, tmp_path: Path) -> None:

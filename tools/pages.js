@@ -12,7 +12,7 @@ window.course = {
     return {
       title: document.title,
       wide: document.documentElement.scrollWidth - window.innerWidth,
-      bytes: loaded.reduce((sum, entry) => sum + entry.decodedBodySize, 0),
+      loaded: loaded.map(entry => [new URL(entry.name).pathname, entry.decodedBodySize]),
       formulas: all(".math").length,
       rendered: all(".math mjx-container").length,
       errors: all("mjx-merror, [data-mjx-error]").map(e => e.textContent),
@@ -21,9 +21,25 @@ window.course = {
         {source: e.getAttribute("src"), alt: e.alt, complete: e.complete, width: e.naturalWidth})),
       colab: all("a[href*='colab.research']").map(e => e.href),
       explore: explore && all("img", explore).length,
+      unfolded: all(".tag_solution pre").filter(e => this.visible(e)).map(e => e.textContent),
       uncopied: all(".cell_input pre").filter(e => !e.parentElement.querySelector(".copybtn")).length,
       mouse: this.mouse(),
     };
+  },
+
+  visible(e) {
+    return e.checkVisibility({visibilityProperty: true}) && e.getBoundingClientRect().height > 0;
+  },
+
+  // Code of solutions that is not to be seen: none, once everything folded is open.
+  unshown() {
+    return [...document.querySelectorAll(".tag_solution pre")]
+      .filter(e => !this.visible(e) || !e.innerText.trim()).map(e => e.textContent.slice(0, 100));
+  },
+
+  // A button that copies a cell of code.
+  copying() {
+    return [...document.querySelectorAll(".cell_input button.copybtn")].find(this.visible);
   },
 
   // Elements that answer to a mouse and to nothing else.

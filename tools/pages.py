@@ -4,20 +4,23 @@
 and fails on a console error, a request to another host, mathematics that did not render, an image
 without alt text or without content, and a Colab link that does not open an existing lab; on a page
 of more than 3 MB, one that a phone shows cut off, something that a keyboard cannot reach or open, a
-lab that shows no picture where its panel would be; on what axe-core reports as a barrier in light or
-dark colours, and on a search that finds nothing.
+button that does not copy the code beside it, a solution that is not folded or does not unfold, a lab
+that shows no picture where its panel would be; on what axe-core reports as a barrier in light or dark
+colours, and on a search that finds nothing. What each page weighs goes to `_build/pages.json`.
 """
 
 import argparse
 import functools
 import http.server
+import json
 import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -111,6 +114,7 @@ def visit(running: Browser) -> Iterator[BrowserContext]:
     """A reader without a past: windows share what they have loaded, and nothing before."""
     context = running.new_context(viewport=DESK, color_scheme="light")
     context.add_init_script(path=SCRIPT)
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
     try:
         yield context
     finally:
@@ -124,9 +128,17 @@ def axe() -> str:
 
 
 def look(
-    reader: BrowserContext, address: str, page: str, colab: set[str], picture: Path | None = None
+    reader: BrowserContext,
+    address: str,
+    page: str,
+    colab: set[str],
+    picture: Path | None = None,
+    weights: dict[str, dict[str, int]] | None = None,
 ) -> list[str]:
-    """Load one page; return what is wrong with it. `colab` holds the links that may stand there."""
+    """Load one page; return what is wrong with it. `colab` holds the links that may stand there.
+
+    What the page weighs is added to `weights`.
+    """
     faults: list[str] = []
     host = urlsplit(address).netloc
 
@@ -152,6 +164,8 @@ def look(
         tab.goto(f"{address}/{page}.html", wait_until="load", timeout=60_000)
         seen = tab.evaluate("course.seen()")
         faults += judge(seen, colab)
+        if weights is not None:
+            weights[page] = weight(seen["loaded"])
         if page.startswith("labs/") and not seen["explore"]:
             faults.append("the Explore section shows no picture where the panel would be")
         if picture is not None:
@@ -161,6 +175,8 @@ def look(
         faults += judge_narrow(tab.evaluate("course.narrow()"))
         tab.set_viewport_size(DESK)
         faults += keyboard(tab)
+        faults += solutions(tab)
+        faults += copying(tab)
         faults += accessible(tab)
     finally:
         tab.close()
@@ -185,8 +201,9 @@ def judge(seen: dict[str, Any], colab: set[str]) -> Iterator[str]:
         yield f"{seen['rendered']} of {seen['formulas']} formulas rendered"
     if seen["wide"] > 0:
         yield f"the page is {seen['wide']} pixels wider than the window"
-    if seen["bytes"] > MOST_BYTES:
-        yield f"the page loads {seen['bytes']:,} bytes, more than {MOST_BYTES:,}"
+    total = sum(weight(seen["loaded"]).values())
+    if total > MOST_BYTES:
+        yield f"the page loads {total:,} bytes, more than {MOST_BYTES:,}"
     for text in seen["errors"]:
         yield f"mathematics has an error: {text}"
     for text in seen["raw"]:
@@ -198,10 +215,45 @@ def judge(seen: dict[str, Any], colab: set[str]) -> Iterator[str]:
             yield f"image {image['source']} does not show"
     for link in sorted(set(seen["colab"]) - colab):
         yield f"Colab link to {link}, which is no lab of this repository"
+    for code in seen["unfolded"]:
+        yield f"a solution is not folded: {code[:100]}"
     if seen["uncopied"]:
         yield f"{seen['uncopied']} code cells have no copy button"
     for element in seen["mouse"]:
         yield f"answers to a mouse only: {element}"
+
+
+def weight(loaded: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """The bytes that a page loads, before compression: its own, and by kind what all pages share."""
+    suffixes = {".css": "styles", ".js": "scripts"}
+    found: Counter[str] = Counter()
+    for path, size in loaded:
+        if not path.startswith("/_static/"):
+            kind = "own"
+        elif "mathjax" in path.lower():
+            kind = "mathematics"
+        else:
+            kind = suffixes.get(Path(path).suffix, "fonts and the rest")
+        found[kind] += size
+    return dict(found)
+
+
+def told(weights: dict[str, dict[str, int]]) -> Iterator[str]:
+    """The weights in a few lines: own ones of the heaviest pages, and what all pages share."""
+    own = sorted(((parts.get("own", 0), page) for page, parts in weights.items()), reverse=True)
+    for size, page in own[:5]:
+        total = sum(weights[page].values())
+        yield f"{page}: {size / 1000:,.0f} KB of its own, {total / 1000:,.0f} KB with the shared"
+    middle = own[len(own) // 2][0]
+    shared: dict[str, int] = {}
+    for parts in weights.values():
+        for kind, size in parts.items():
+            shared[kind] = max(shared.get(kind, 0), size)
+    shared.pop("own", None)
+    kinds = ", ".join(f"{kind} {size / 1000:,.0f}" for kind, size in sorted(shared.items()))
+    total = sum(shared.values())
+    yield f"median of {len(own)} pages: {middle / 1000:,.0f} KB of its own"
+    yield f"shared: at most {total / 1000:,.0f} KB ({kinds})"
 
 
 def judge_narrow(seen: dict[str, Any]) -> Iterator[str]:
@@ -231,6 +283,27 @@ def keyboard(tab: Page) -> Iterator[str]:
                     tab.wait_for_function(f"course.opened({this})", timeout=2000)
                 except TimeoutError:
                     yield f"does not open by keyboard: {name}"
+
+
+def solutions(tab: Page) -> Iterator[str]:
+    """After everything folded was opened: what does not show its code."""
+    for code in tab.evaluate("course.unshown()"):
+        yield f"a solution that was unfolded does not show its code: {code}"
+
+
+def copying(tab: Page) -> Iterator[str]:
+    """Press the copy button of a cell and compare the clipboard with the cell."""
+    button = tab.evaluate_handle("course.copying()").as_element()
+    if button is None:
+        return
+    code = button.evaluate("e => e.parentElement.querySelector('pre').textContent")
+    tab.evaluate("navigator.clipboard.writeText('')")
+    button.click()
+    with suppress(TimeoutError):
+        tab.wait_for_function("async () => await navigator.clipboard.readText()", timeout=2000)
+    copied = tab.evaluate("navigator.clipboard.readText()")
+    if copied.strip() != code.strip():
+        yield f"a button copies {copied[:50]!r} and not {code[:50]!r}"
 
 
 def accessible(tab: Page) -> Iterator[str]:
@@ -271,10 +344,16 @@ def expected_links(root: Path, page: str) -> set[str]:
     return {stamp.colab_address(root, name)} if known else set()
 
 
-def check(root: Path, html: Path, screenshots: Path | None = None) -> list[str]:
+def check(
+    root: Path,
+    html: Path,
+    screenshots: Path | None = None,
+    weights: dict[str, dict[str, int]] | None = None,
+) -> list[str]:
     """Load every page of the table of contents; return everything that is wrong.
 
-    A browser for each processor, up to four, takes its share of the pages.
+    A browser for each processor, up to four, takes its share of the pages. What each page weighs is
+    added to `weights`.
     """
     names = book.pages(root)
     colab = {stamp.colab_address(root, path.stem) for path in (root / "labs").glob("*.ipynb")}
@@ -285,7 +364,7 @@ def check(root: Path, html: Path, screenshots: Path | None = None) -> list[str]:
         with browser() as running, visit(running) as reader:
             for page in share:
                 picture = screenshots / f"{page.replace('/', '-')}.png" if screenshots else None
-                found[page] = look(reader, address, page, colab, picture)
+                found[page] = look(reader, address, page, colab, picture, weights)
 
     def look_for(address: str) -> None:
         with browser() as running, visit(running) as reader:
@@ -319,7 +398,12 @@ def main(arguments: list[str] | None = None) -> int:
         print("pages: no Chromium found (install it, or name it in CHROMIUM)", file=sys.stderr)
         return 1
     pictures = root / "_build" / "screenshots" if options.screenshots else None
-    faults = check(root, html, pictures)
+    weights: dict[str, dict[str, int]] = {}
+    faults = check(root, html, pictures, weights)
+    (root / "_build" / "pages.json").write_text(
+        json.dumps(weights, indent=1, sort_keys=True) + "\n"
+    )
+    print("\n".join(told(weights)))
     for fault in faults:
         print(fault, file=sys.stderr)
     print(f"pages: {len(book.pages(root))} loaded in Chromium, {len(faults)} faults")
