@@ -36,9 +36,9 @@ def soft_targets(logits: Tensor, temperature: float) -> Tensor:
 def soft_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """T**2 * KL(p || q), the mean over the batch: p the teacher's soft targets, q the student's.
 
-    Both logits are (N, classes) of one floating dtype. Since p is weighted with 1/T twice in the
-    gradient, T**2 keeps the gradient's size when the temperature changes. `F.kl_div` takes log q
-    first and p second, and divides by N only with reduction="batchmean".
+    Both logits are (N, classes) of one floating dtype. The gradient of KL falls like 1/T**2; the
+    factor T**2 keeps its size when the temperature changes. `F.kl_div` takes log q first and p
+    second, and divides by N only with reduction="batchmean".
 
     Raises ValueError for bad temperatures, for shapes or dtypes that do not match, and for teacher
     logits that carry a gradient (the student's loss would train the teacher too).
