@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = ["lint", "data subset", "labs", "book", "pages in Chromium", "labs as in Colab"]
@@ -96,3 +97,28 @@ def test_workflows_are_sound(name: str) -> None:
         assert publish["needs"] == "check"
     else:
         assert "schedule" in when
+        newest, oldest = (workflow["jobs"][job] for job in ("newest", "oldest"))
+        assert newest["strategy"]["matrix"]["python"] == ["3.10", "3.11", "3.12", "3.13"]
+        for job in (newest, oldest):
+            commands = [step["run"] for step in job["steps"] if "run" in step]
+            assert any(command.startswith("python -m tools.robust") for command in commands)
+            assert any(command.startswith("python -m pytest tests") for command in commands)
+
+
+def test_the_oldest_versions_are_the_lower_bounds() -> None:
+    """The line of the workflow that makes exact versions of them reads every requirement."""
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "weekly.yml").read_text())
+    steps = workflow["jobs"]["oldest"]["steps"]
+    (line,) = (step["run"] for step in steps if "sed " in step.get("run", ""))
+    done = subprocess.run(
+        ["bash", "-euc", line.replace("tee oldest.txt", "cat")],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    made = {Requirement(text).name: Requirement(text) for text in done.stdout.splitlines()}
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    wanted = [Requirement(text.split(" #")[0]) for text in lines if not text.startswith("#")]
+    assert sorted(made) == sorted(need.name for need in wanted)
+    for need in wanted:
+        (bound,) = need.specifier
+        assert bound.operator == ">="
+        assert str(made[need.name].specifier) == f"=={bound.version}"
