@@ -70,6 +70,13 @@ def test_before_training_it_is_post_training_quantization(options: dict) -> None
             assert torch.equal(node.bias_codes, other.bias_codes)
 
 
+def test_without_widths_it_is_the_float_network() -> None:
+    model, x, network = residual(weight_bits=None, activation_bits=None)
+    with torch.no_grad():
+        expected = model.eval()(100 * x)  # far enough for ReLU6 to clip, with no range to do so
+        assert torch.allclose(network(100 * x), expected, rtol=1e-4, atol=1e-4)
+
+
 LEARNED = [
     {"step": "lsq", "weight_bits": 3},
     {"step": "lsq", "weight_bits": 3, "activation_bits": 4, "per_channel": False},
@@ -269,6 +276,33 @@ def test_channels_that_batch_norm_switched_off() -> None:
             assert torch.equal(network(x.double()), convert(network)(x.double())), options
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"per_channel": False}, {"step": "lsq", "weight_bits": 2}, {"weight_bits": 1}]
+)
+def test_a_bias_beside_tiny_weights_finds_room(options: dict) -> None:
+    model, x = pair()
+    model[0].weight.data[1] *= 1e-9
+    if not options.get("per_channel", True):
+        model[0].weight.data *= 1e-9
+    network = prepare(model, x, **options)
+    conv = convert(network).nodes[1]
+    folded = fold_batch_norm(model)[0].bias.double()
+    assert int(conv.bias_codes.abs().max()) <= 1.000001 * 2**30  # the scale is a float32
+    error = (conv.bias_codes * conv.bias_scale - folded).abs()
+    assert (error <= 0.5 * conv.bias_scale + 1e-6 * folded.abs()).all()  # rounded, not cut off
+    if "weight_bits" not in options:
+        other = quantize_network(model, x, **options).nodes[1]
+        assert torch.equal(conv.weight_parameters.scale, other.weight_parameters.scale)
+    with torch.no_grad():
+        assert torch.equal(network(x.double()), convert(network)(x.double()))
+
+
+def test_the_inputs_grid_is_never_learned() -> None:
+    _, _, network = residual(step="lsq")
+    learned = {name for name, q in network.activations.items() if q.step is not None}
+    assert learned == set(network.activations) - {"input"}
+
+
 def test_one_bit_weights_are_plus_and_minus_their_mean() -> None:
     model, x = pair()
     model[0].weight.data[2] = 0.0
@@ -277,6 +311,9 @@ def test_one_bit_weights_are_plus_and_minus_their_mean() -> None:
     assert conv.weight_codes[2].unique().tolist() == [0]  # a sign cannot say 0; a channel can
     mean = conv.weight[[0, 1, 3]].abs().flatten(1).mean(1).double()
     assert torch.allclose(conv.weight_parameters.scale[[0, 1, 3]], mean)
+    whole = convert(prepare(model, x, weight_bits=1, per_channel=False)).nodes[1]
+    scale = whole.weight_parameters.scale
+    assert float(scale) == pytest.approx(float(whole.weight.abs().double().mean()))
 
 
 def test_stages_exchange_their_state() -> None:
