@@ -68,10 +68,11 @@ def fit(
     "cosine" lets the learning rate fall from `lr` to 0 over all steps. The loss is called as
     `loss(logits, labels)`, or with `per_image`, a tensor (N, ...) whose rows go with the training
     images (a teacher's logits, say), as `loss(logits, labels, rows)`. `penalty(model)` is a scalar
-    that is added to it. `augment(x, generator)` may change a batch; `after_step(model)` runs after each optimizer step (to hold weights at zero,
-    say). Parameters with `requires_grad=False` stay, and so do the statistics of a batch norm
-    whose weight is frozen. `device` defaults to the model's own. The same arguments give the same
-    bits on one machine with one number of threads; the global random state is left as it was.
+    that is added to it. `augment(x, generator)` may change a batch; `after_step(model)` runs after
+    each optimizer step (to hold weights at zero, say). Parameters with `requires_grad=False` stay,
+    and so do the statistics of a batch norm whose weight is frozen. `device` defaults to the
+    model's own. The same arguments give the same bits on one machine with one number of threads;
+    the global random state is left as it was.
 
     Raises ValueError for bad arguments, FloatingPointError when the loss is not finite.
     """

@@ -137,7 +137,10 @@ def evaluate(
     prices: dict[tuple[str, Folding], float] | None = None,
     **choices: Any,
 ) -> Point:
-    """The `balanced` design for an interval on a part, whether it fits or not."""
+    """The `balanced` design for an interval on a part with its report, whether it fits or not.
+
+    `prices` and `choices` are those of `balanced`.
+    """
     design = balanced(model, interval, part, prices=prices, **choices)
     report = estimate(model, design, part, **choices)
     return Point(frame_interval(model, design), design, report)

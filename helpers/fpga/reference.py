@@ -43,7 +43,10 @@ def compute(
     rounding: str = "half_up",
     multiplier_bits: int = 16,
 ) -> npt.NDArray[np.int8]:
-    """The codes of one layer from the codes of its inputs."""
+    """The codes of one layer, int8 (N, C, H, W) or (N, F), from the codes of its inputs.
+
+    `rounding` and `multiplier_bits` are those of `Datapath`; here every sum is formed in int64.
+    """
     mode = check_mode(rounding)
     if layer.op == "flatten":
         return inputs[0].reshape(len(inputs[0]), -1)

@@ -18,7 +18,11 @@ from helpers.low_rank.dense import Split, check_rank, factors, pair
 
 
 def as_matrix(weight: Tensor) -> Tensor:
-    """(C_o, C_i, K_y, K_x) -> (C_i K_y, C_o K_x): rows (c, y), columns (o, x)."""
+    """The weight (C_o, C_i, K_y, K_x) as the matrix that is factored, (C_i K_y, C_o K_x).
+
+    Its rows are the pairs (c, y), its columns the pairs (o, x): a product of rank D is a K_y x 1
+    convolution to D channels followed by a 1 x K_x one.
+    """
     if weight.ndim != 4:
         raise ValueError(f"weight must have shape (C_o, C_i, K_y, K_x), got {tuple(weight.shape)}")
     outputs, inputs, height, width = weight.shape

@@ -121,7 +121,11 @@ class Machine:
 
 
 class Camera:
-    """Delivers the pixels of the frames, each when it is due or when there is room, if later."""
+    """Delivers the pixels of the frames, each when it is due or when there is room, if later.
+
+    `words` (pixels of all frames, channels) are the input codes, `due` (pixels of all frames,) the
+    cycles in which they are there, `after` the FIFOs behind.
+    """
 
     def __init__(self, words: Integers, due: Integers, after: list[Fifo]) -> None:
         self.words, self.due, self.after = words, due.tolist(), after

@@ -171,7 +171,10 @@ def schedule(
 def free_schedule(
     model: IntegerModel, design: Design, frames: int = 1, *, interval: int | None = None
 ) -> dict[str, Integers]:
-    """The cycle in which each word leaves each stage, if FIFOs and line buffers have no end."""
+    """The cycle in which each word leaves each stage, if FIFOs and line buffers have no end.
+
+    By stage, the camera first: (words of all frames,). `interval` is that of `simulate`.
+    """
     pushed: dict[str, Integers] = {}
     for stage in build(model, design):
         if stage.windows is None:

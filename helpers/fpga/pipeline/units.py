@@ -22,7 +22,7 @@ from helpers.fpga.residual import addition
 
 
 class Unit(Protocol):
-    """The arithmetic of one stage."""
+    """What the arithmetic of one stage offers to the machine that runs it."""
 
     padding: int  # the code that a multiplexer feeds outside the map
 
