@@ -60,3 +60,14 @@ def test_the_parameters_of_a_signature_are_a_list() -> None:
     assert text.count("<li>") == text.count("</li>") == 2
     assert '<ul class="parameters">' in text
     assert terms in text, "other lists of definitions stay"
+
+
+def test_a_page_without_formulas_does_not_load_what_renders_them() -> None:
+    scripts = '    <script>window.MathJax = {"options": {}}</script>\n'
+    scripts += '    <script defer="defer" src="../_static/mathjax/tex-chtml.js"></script>\n'
+    other = "    <script>let x = 1</script>\n"
+    formula = '<span class="math notranslate nohighlight">'
+    assert finish.mend(f"{other}{scripts}{other}") == other + other
+    assert finish.mend(scripts + formula) == scripts + formula
+    ignored = '<section class="tex2jax_ignore mathjax_ignore">'
+    assert finish.mend(scripts + ignored) == ignored

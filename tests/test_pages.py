@@ -77,6 +77,12 @@ FAULTS |= {
         "<div style='overflow: hidden'><p style='width: 600px'>x</p></div>",
         "on a phone this sticks out of the window: <p",
     ),
+    "broken words": (
+        "<table style='width: 9em; table-layout: fixed; overflow-wrap: anywhere'><thead><tr>"
+        "<th style='width: 2em'>what</th><th>why</th></tr></thead><tbody><tr>"
+        "<td>Quantization</td><td>int8</td></tr></tbody></table>",
+        "words in tables are broken: ",
+    ),
     "tiny text": ("<p style='font-size: 11px'>x</p>", "this text is under 12 pixels: <p"),
     "mouse only": (MOUSE, "answers to a mouse only: <p"),
     "fold does not open": (STUCK, "does not open by keyboard: <summary"),

@@ -15,6 +15,11 @@ ICON = re.compile(r'"?([a-z0-9-]+)"?:\[\d+,\d+,\[([^\]]*)\],"[0-9a-f]+",(?:"[^"]
 BRANCH = re.compile(r"(<a [^>]*>)([^\n]*?)(</a><details(?: open=\"open\")?><summary)>")
 # The parameters of a long signature, which Sphinx writes as a list of definitions without terms.
 PARAMETERS = re.compile(r'<dl>\n((?:<dd><em class="sig-param">.*</dd>\n)+)</dl>')
+# What renders formulas, a megabyte, on a page that may have none.
+MATHEMATICS = re.compile(
+    r" *<script[^>]*>window\.MathJax = .*?</script>\n| *<script[^>]*mathjax[^>]*></script>\n"
+)
+FORMULA = re.compile(r'class="[^"]*\bmath\b')
 REPAIRS = {
     # The brand and the buttons above the contents belong to no landmark.
     '<div class="sidebar-primary-items__start sidebar-primary__section">': (
@@ -52,6 +57,8 @@ def finish(html: Path) -> None:
 
 def mend(text: str) -> str:
     """One page with the repairs in it."""
+    if not FORMULA.search(text):
+        text = MATHEMATICS.sub("", text)
     for old, new in REPAIRS.items():
         text = text.replace(old, new)
     return PARAMETERS.sub(listed, BRANCH.sub(named, text))

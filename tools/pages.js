@@ -67,11 +67,28 @@ window.course = {
     };
     const text = [...main.querySelectorAll("p, li, td, th, pre, figcaption")];
     return {
+      broken: this.broken(main),
       wide: document.documentElement.scrollWidth - window.innerWidth,
       cut: [...main.querySelectorAll("*")].filter(cut).map(e => e.outerHTML.slice(0, 100)),
       tiny: text.filter(e => parseFloat(getComputedStyle(e).fontSize) < 12)
         .map(e => e.outerHTML.slice(0, 100)),
     };
+  },
+
+  // Words in tables that go on in the next line, because their column is too narrow for them.
+  broken(main) {
+    const found = [], range = document.createRange();
+    for (const table of main.querySelectorAll("table")) {
+      const walk = document.createTreeWalker(table, NodeFilter.SHOW_TEXT);
+      while (walk.nextNode()) {
+        for (const word of walk.currentNode.data.matchAll(/\p{Script=Latin}{2,}/gu)) {
+          range.setStart(walk.currentNode, word.index);
+          range.setEnd(walk.currentNode, word.index + word[0].length);
+          if (range.getClientRects().length > 1) found.push(word[0]);
+        }
+      }
+    }
+    return found;
   },
 
   // What a reader unfolds: elements that take the keyboard's focus and open something.

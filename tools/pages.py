@@ -262,6 +262,9 @@ def judge_narrow(seen: dict[str, Any]) -> Iterator[str]:
         yield f"on a phone the page is {seen['wide']} pixels wider than the window"
     for element in seen["cut"]:
         yield f"on a phone this sticks out of the window: {element}"
+    if seen["broken"]:
+        words = ", ".join(seen["broken"][:5])
+        yield f"on a phone {len(seen['broken'])} words in tables are broken: {words}"
     for element in seen["tiny"]:
         yield f"on a phone this text is under 12 pixels: {element}"
 
