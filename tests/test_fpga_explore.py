@@ -76,6 +76,14 @@ def test_shorter_intervals_need_more(edge):
     assert pareto(points, lambda p: p.multipliers) == points[::-1]
 
 
+def test_a_point_has_the_interval_of_its_design_not_the_target(small):
+    reached = intervals(small, 64)
+    target = reached[0] + 1
+    assert target not in reached
+    point = evaluate(small, GOWIN, target)
+    assert point.interval == frame_interval(small, point.design) == reached[0]
+
+
 def test_pareto_keeps_what_nothing_beats(small):
     points = sweep(small, GOWIN, [64, 64, 128, 288])
     front = pareto(points, lambda p: p.multipliers)

@@ -131,6 +131,13 @@ def test_a_report_adds_up(small, one):
     assert set(report.by_kind().index) == {"line buffer", "weights", "channel constants", "sums"}
 
 
+def test_the_sums_of_a_pool_are_as_wide_as_the_largest_sum(small, one):
+    (sums,) = [memory for memory in memories(small, one) if memory.what == "sums"]
+    assert small["average"].taps == 16
+    assert -(2 ** (sums.width - 1)) == 16 * -128  # not a bit more
+    assert sums.depth == 12
+
+
 def test_fewer_bits_never_cost_more(small, one):
     totals = [estimate(small, one, GOWIN, weight_bits=b).totals["LUTs"] for b in (8, 6, 4, 2)]
     assert totals == sorted(totals, reverse=True)
