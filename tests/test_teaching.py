@@ -44,6 +44,7 @@ def test_a_session_gives_out_every_exercise_of_its_lab(lab: Path) -> None:
         assert "{doc}`10_edge_recipe`" in GUIDE
         return
     (text,) = found
+    text = text[text.index(f"/labs/{lab.stem}`") :]  # a session may hold two labs
     solved = re.search(r"Solve exercise (\d)", text)
     homework = re.search(r"Homework:(.+?)\.", text, re.DOTALL)
     assert solved is not None

@@ -16,12 +16,14 @@ __all__ = [
     "affine_parameters",
     "background_labels",
     "best_bias",
+    "best_under",
     "bits_for_claim",
     "blocks_needed",
     "canonical_codes",
     "centroid_gradient",
     "channel_scales",
     "cheapest_cut",
+    "codebook_bytes",
     "dead_bias",
     "dense_weights",
     "distillation_loss",
@@ -38,6 +40,7 @@ __all__ = [
     "grouped_macs",
     "grouped_shape",
     "integer_threshold",
+    "interaction",
     "joint_matrix",
     "kmeans_step",
     "largest_saving_rank",
@@ -204,6 +207,11 @@ from helpers.checks.quantization import (  # noqa: E402
     channel_scales,
     fold_convolution,
     rounding_shift,
+)
+from helpers.checks.scoreboard import (  # noqa: E402
+    best_under,
+    codebook_bytes,
+    interaction,
 )
 from helpers.checks.slimming import (  # noqa: E402
     dead_bias,
