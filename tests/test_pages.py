@@ -80,7 +80,7 @@ FAULTS |= {
     "broken words": (
         "<table style='width: 9em; table-layout: fixed; overflow-wrap: anywhere'><thead><tr>"
         "<th style='width: 2em'>what</th><th>why</th></tr></thead><tbody><tr>"
-        "<td>Quantization</td><td>int8</td></tr></tbody></table>",
+        "<td>123456789</td><td>int8</td></tr></tbody></table>",
         "words in tables are broken: ",
     ),
     "tiny text": ("<p style='font-size: 11px'>x</p>", "this text is under 12 pixels: <p"),

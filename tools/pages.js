@@ -75,13 +75,13 @@ window.course = {
     };
   },
 
-  // Words in tables that go on in the next line, because their column is too narrow for them.
+  // Words and numbers in tables that go on in the next line, because their column is too narrow for them.
   broken(main) {
     const found = [], range = document.createRange();
     for (const table of main.querySelectorAll("table")) {
       const walk = document.createTreeWalker(table, NodeFilter.SHOW_TEXT);
       while (walk.nextNode()) {
-        for (const word of walk.currentNode.data.matchAll(/\p{Script=Latin}{2,}/gu)) {
+        for (const word of walk.currentNode.data.matchAll(/[\p{Script=Latin}\d]{2,}/gu)) {
           range.setStart(walk.currentNode, word.index);
           range.setEnd(walk.currentNode, word.index + word[0].length);
           if (range.getClientRects().length > 1) found.push(word[0]);
