@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from helpers.fpga.arithmetic import MODES
 from helpers.fpga.datapath import Datapath
-from helpers.fpga.pipeline import simulate as machine
+from helpers.fpga.pipeline import machine
 from helpers.fpga.pipeline.folding import cycles, folded, frame_interval, options
 from helpers.fpga.pipeline.simulate import DeadlockError, simulate
 from helpers.fpga.pipeline.structure import build, edges
