@@ -162,6 +162,14 @@ def test_structure_by_hand(plain):
     assert buffer_bytes(list(stages.values())) == sizes
 
 
+def test_a_fifo_that_is_not_named_has_two_words(plain):
+    stages = build(plain[0], SOME)
+    found = edges(stages, {("conv", "depthwise"): 5})
+    assert found.pop(("conv", "depthwise")) == 5
+    assert list(found.values()) == [2, 2, 2]
+    assert set(edges(stages, None).values()) == {None}
+
+
 def test_a_pool_waits_for_its_own_channels_only():
     """Six channels in words of two: the third group needs the third word of the last pixel."""
     conv = IntegerLayer(
