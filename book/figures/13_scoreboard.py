@@ -128,7 +128,7 @@ def fronts(rows: list[Row]) -> Figure:
         name_front(axis, front, cost)
         if found:
             low, high = (bound(row[cost] for row in found) for bound in (min, max))
-            axis.set_xlim(low / (high / low), high * 1.4)
+            axis.set_xlim(low**2 / high, high * 1.4)
         axis.set_ylabel("test accuracy (%)")
     return figure
 
