@@ -4,8 +4,8 @@
 new folder with an awkward name, with an empty home folder and with as many threads as `--threads`
 says in turn. A lab passes if
 
-- every run gives the same outputs and records the same results, but for the cells tagged `timed`
-  and the results that these record (a result whose key begins with `time_`), and
+- every run gives the same outputs and records the same results, but for the cells tagged `timed`,
+  which show times, and the results with the word `time` in their key, and
 - no run leaves anything in its working, its temporary or its home folder, other than the caches of
   the libraries it imports.
 
@@ -36,7 +36,7 @@ PLACES = ("plain", "with spaces", "größe-数据", "a/b/c/d", "100%", "it's", "
 CACHES = re.compile(r"\.(ipython|jupyter|cache|config|local)|torchinductor_.*")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 FREE = "import torch as _t; _t.set_num_threads({}); _t.set_num_threads = lambda count: None; del _t"
-TIMED = re.compile(r"time_\w+")
+TIMED = re.compile(r"(\w+_)?time(_\w+)?")
 
 
 @dataclass(frozen=True)
@@ -120,18 +120,18 @@ def differences(one: Outcome, other: Outcome) -> list[str]:
     """What another run of the same lab put out or recorded differently, a line each."""
     found = []
     for cell in sorted({*one.outputs, *other.outputs}):
-        texts = [outcome.outputs.get(cell, "") for outcome in (one, other)]
-        if texts[0] != texts[1]:
-            lines = difflib.unified_diff(*(text.splitlines() for text in texts), lineterm="", n=0)
+        before, after = (outcome.outputs.get(cell, "").splitlines() for outcome in (one, other))
+        if before != after:
+            lines = difflib.unified_diff(before, after, lineterm="", n=0)
             changed = [line[:120] for line in lines if re.match(r"[-+](?![-+])", line)]
             found.append(f"{cell}: {' | '.join(changed[:4])}")
     for part in sorted({*one.results, *other.results}):
-        before, after = one.results.get(part), other.results.get(part)
-        if isinstance(before, dict) and isinstance(after, dict):
-            keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-            found += [f"{part} {key}: {before.get(key)} | {after.get(key)}" for key in keys]
-        elif before != after:
-            found.append(f"{part}: {before} | {after}")
+        first, second = one.results.get(part), other.results.get(part)
+        if isinstance(first, dict) and isinstance(second, dict):
+            keys = [key for key in {**first, **second} if first.get(key) != second.get(key)]
+            found += [f"{part} {key}: {first.get(key)} | {second.get(key)}" for key in keys]
+        elif first != second:
+            found.append(f"{part}: {first} | {second}")
     return found
 
 
