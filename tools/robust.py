@@ -5,7 +5,7 @@ new folder with an awkward name, with an empty home folder and with as many thre
 says in turn. A lab passes if
 
 - every run gives the same outputs and records the same results, but for the cells tagged `timed`,
-  which show times, and the results with the word `time` in their key, and
+  which show times, and the results with the word `time` or `timed` in their key, and
 - no run leaves anything in its working, its temporary or its home folder, other than the caches of
   the libraries it imports.
 
@@ -36,7 +36,7 @@ PLACES = ("plain", "with spaces", "größe-数据", "a/b/c/d", "100%", "it's", "
 CACHES = re.compile(r"\.(ipython|jupyter|cache|config|local)|torchinductor_.*")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 FREE = "import torch as _t; _t.set_num_threads({}); _t.set_num_threads = lambda count: None; del _t"
-TIMED = re.compile(r"(\w+_)?time(_\w+)?")
+TIMED = re.compile(r"(\w+_)?timed?(_\w+)?")
 
 
 @dataclass(frozen=True)
