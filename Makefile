@@ -16,7 +16,7 @@ CONTENT := $(shell cat pyproject.toml requirements.txt constraints.txt | cksum |
 INSTALLED := $(VENV)/.installed-$(CONTENT)
 PY := $(VENV)/bin/python
 
-.PHONY: help book labs lab student test colab pages bench lint format stamp check links clean environment
+.PHONY: help book labs lab student test colab pages robust bench lint format stamp check links clean environment
 
 help:  ## Show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ colab: $(INSTALLED)  ## Run a lab the way Colab does, in a new environment (need
 
 pages: book  ## Load every page in Chromium; screenshots in _build/screenshots
 	$(PY) -m tools.pages --screenshots
+
+robust: $(INSTALLED)  ## Run each lab five times, in random order and odd folders, and compare all numbers
+	$(PY) -m tools.robust
 
 bench: $(INSTALLED)  ## Speed beside named libraries: the datapath, k-means, Huffman decoding
 	$(PY) tools/bench_sharing.py

@@ -3,8 +3,10 @@
 The environment is new and has Colab's usual packages and what they need, nothing else; they are
 linked from the environment that runs the tests, so that torch is not downloaded again. The setup
 cell has to get the rest from a clone of this repository, which takes a package index.
+The numbers are those of the book, if this machine has executed the lab for it.
 """
 
+import json
 import os
 import re
 import shutil
@@ -15,11 +17,14 @@ import venv
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 
 from labs_found import LABS, ROOT
+from tools import labs
+from tools.robust import TIMED
 
 pytestmark = [pytest.mark.colab, pytest.mark.slow]
 
@@ -127,6 +132,14 @@ def run(python: Path, folder: Path, *arguments: str, **variables: str) -> str:
     return done.stdout
 
 
+def recorded(path: Path) -> dict[str, Any]:
+    """What a lab recorded for the book, without the numbers that hang on time."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    measured = found["measured"]
+    found["measured"] = {key: measured[key] for key in measured if not TIMED.fullmatch(key)}
+    return found
+
+
 @pytest.mark.parametrize("lab", LABS, ids=lambda path: path.stem)
 def test_lab_in_an_empty_folder(environment: Path, clone: Path, tmp_path: Path, lab: Path) -> None:
     run(environment, tmp_path, "-m", "pip", "uninstall", "--quiet", "--yes", OURS)
@@ -136,7 +149,9 @@ def test_lab_in_an_empty_folder(environment: Path, clone: Path, tmp_path: Path, 
     empty = tmp_path / "empty"
     empty.mkdir()
     shutil.copy(lab, empty)
-    versions = run(environment, empty, "-c", RUN, lab.name, COURSE_REPOSITORY=str(clone))
+    results = tmp_path / "results"
+    variables = {"COURSE_REPOSITORY": str(clone), "COURSE_RESULTS": str(results)}
+    versions = run(environment, empty, "-c", RUN, lab.name, **variables)
     assert OURS in versions
     after = installed(environment)
     assert {name: after[name] for name in before} == before, "nothing Colab has was replaced"
@@ -145,3 +160,6 @@ def test_lab_in_an_empty_folder(environment: Path, clone: Path, tmp_path: Path, 
     assert clone.as_uri() in address
     assert sys.prefix not in where
     assert [path.name for path in empty.iterdir()] == [lab.name]
+    if labs.fresh(ROOT, lab.stem):
+        book = recorded(ROOT / "_build" / "results" / f"{lab.stem}.json")
+        assert recorded(results / f"{lab.stem}.json") == book

@@ -15,7 +15,7 @@ FIRST = ["What you will be able to do", "Setup"]
 LAST = ["Exercises", "Explore", "What we measured", "Where next"]
 TAGS = {
     "setup", "exercise", "check", "solution", "hide-cell", "hide-input", "remove-input",
-    "skip-execution", "nbval-skip",
+    "skip-execution", "nbval-skip", "timed",
 }  # fmt: skip
 MYST = re.compile(r"(?m)^\s*(:{3,}|[`~]{3,}\{)|\{[a-z:-]+\}`|\{\{")
 

@@ -33,7 +33,7 @@ import nbformat
 from tools import labs
 
 PLACES = ("plain", "with spaces", "größe-数据", "a/b/c/d", "100%", "it's", "[0-9]*")
-CACHES = re.compile(r"\.(ipython|jupyter|cache|config|local)|torchinductor_.*")
+CACHES = re.compile(r"\.(ipython|jupyter|cache|config|local|ses)|torchinductor_.*")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 FREE = "import torch as _t; _t.set_num_threads({}); _t.set_num_threads = lambda count: None; del _t"
 TIMED = re.compile(r"(\w+_)?timed?(_\w+)?")
