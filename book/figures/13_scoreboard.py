@@ -98,19 +98,25 @@ def title(row: Row) -> str:
     return text
 
 
-def name_front(axis: Axes, front: list[Row], cost: str) -> None:
-    """The front's rows by name, in the empty corner above it, each label higher than the last."""
-    height = 0.0
+def name_front(axis: Axes, front: list[Row], cost: str, least: float = 0.3) -> None:
+    """Names in the empty corner above the front, each higher than the last.
+
+    A row gets one if it is at least `least` points better than the last row with a name.
+    """
+    height, named = 0.0, 0.0
     for row in front:
         y = 100 * row["accuracy"]
-        height = max(y + 0.5, height + 0.95)
+        if y < named + least:
+            continue
+        height, named = max(y + 0.5, height + 1.15), y
         axis.annotate(
             title(row),
             (row[cost], y),
             xytext=(row[cost] / 1.25, height),
             ha="right",
             va="center",
-            fontsize=7.5,
+            fontsize=8,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
             arrowprops={"arrowstyle": "-", "color": "0.5", "linewidth": 0.6, "shrinkB": 2},
         )
     axis.set_ylim(74.5, max(93.0, height + 0.8))
@@ -128,7 +134,7 @@ def fronts(rows: list[Row]) -> Figure:
         name_front(axis, front, cost)
         if found:
             low, high = (bound(row[cost] for row in found) for bound in (min, max))
-            axis.set_xlim(low**2 / high, high * 1.4)
+            axis.set_xlim(low / 100, high * 1.4)
         axis.set_ylabel("test accuracy (%)")
     return figure
 
