@@ -346,6 +346,25 @@ The end of the chapter.
 """
 
 
+def test_a_chapter_ends_with_those_that_refer_to_it(tmp_path: Path) -> None:
+    texts = {
+        "01_one": "# One\n\nNames {doc}`two <02_two>` and {doc}`/labs/03_three`.\n",
+        "02_two": "# Two\n\nNames {doc}`01_one`.\n",
+        "03_three": "# Three\n\nNames {doc}`/book/01_one`, {doc}`02_two` and {doc}`03_three`.\n",
+        "intro": "# Intro\n\nNames {doc}`03_three`.\n",
+    }
+    (tmp_path / "book").mkdir()
+    for name, text in texts.items():
+        (tmp_path / "book" / f"{name}.md").write_text(text)
+    book.refer_back(tmp_path)
+    added = {
+        name: (tmp_path / "book" / f"{name}.md").read_text().removeprefix(text.rstrip())
+        for name, text in texts.items()
+    }
+    back = "\n\n**See also**: {doc}`03_three`.\n"
+    assert added == {"01_one": back, "02_two": back, "03_three": "\n", "intro": "\n"}
+
+
 @pytest.fixture
 def solved(course: Path) -> Path:
     """The small course with a solved exercise and answers; every solution is about a quagga."""

@@ -36,6 +36,7 @@ from tools import api, finish, labs
 ROOT = labs.ROOT
 GENERATED = {"genindex", "search", "index"}  # pages that Sphinx adds to those of the contents
 ANSWER = re.compile(r"(?ms)^(:{3,})\{admonition\} Answer\n.*?^\1[ \t]*\n?")
+CHAPTER = re.compile(r"\{doc\}`(?:[^`<>]*<)?/?(?:book/)?(\d\d[a-z]?_\w+)>?`")
 TOOLS = ("jupyter-book", "sphinx", "myst-nb", "sphinx-book-theme", "matplotlib")
 
 
@@ -219,6 +220,20 @@ def leave_out_solutions(folder: Path) -> None:
         path.write_text(text, encoding="utf-8")
 
 
+def refer_back(folder: Path) -> None:
+    """End each staged chapter with those that refer to it and that it does not name itself."""
+    chapters = {path.stem: path for path in sorted((folder / "book").glob("[0-9][0-9]*_*.md"))}
+    texts = {name: path.read_text(encoding="utf-8") for name, path in chapters.items()}
+    named = {name: {name, *CHAPTER.findall(text)} for name, text in texts.items()}
+    for name, path in chapters.items():
+        others = [other for other in chapters if name in named[other] and other not in named[name]]
+        if others:
+            listed = ", ".join(f"{{doc}}`{other}`" for other in others)
+            path.write_text(
+                f"{texts[name].rstrip()}\n\n**See also**: {listed}.\n", encoding="utf-8"
+            )
+
+
 def stage(root: Path, found: list[str], folder: Path, solutions: bool = True) -> None:
     """Lay out in `folder` everything that jupyter-book reads."""
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
@@ -239,6 +254,7 @@ def stage(root: Path, found: list[str], folder: Path, solutions: bool = True) ->
         if not labs.fresh(root, name):
             raise BookError(f"labs/{name} has not been executed since it changed: run `make labs`")
         shutil.copy(root / "_build" / "labs" / f"{name}.ipynb", folder / "labs")
+    refer_back(folder)
     for path in sorted((folder / "book" / "api").glob("*.md")):
         path.write_text(api.expand(root, path.read_text(encoding="utf-8")), encoding="utf-8")
     if not solutions:
