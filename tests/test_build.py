@@ -346,6 +346,14 @@ The end of the chapter.
 """
 
 
+def test_a_measured_per_cent_is_written_as_in_the_text(course: Path) -> None:
+    pretend_executed(course)
+    result = {"lab": "01_demo", "rows": [], "measured": {"a": "-1.25%", "b": "5 % to 7%", "c": "%"}}
+    (course / "_build" / "results" / "01_demo.json").write_text(json.dumps(result))
+    shown = book.substitutions(course, book.pages(course))["lab01"]
+    assert shown == {"a": "-1.25\u00a0%", "b": "5 % to 7\u00a0%", "c": "%"}
+
+
 def test_a_chapter_ends_with_those_that_refer_to_it(tmp_path: Path) -> None:
     texts = {
         "01_one": "# One\n\nNames {doc}`two <02_two>` and {doc}`/labs/03_three`.\n",

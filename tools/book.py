@@ -113,13 +113,17 @@ def scoreboard(root: Path, found: list[str]) -> list[dict[str, Any]]:
 def substitutions(root: Path, found: list[str]) -> dict[str, Any]:
     """What the labs measured, as a chapter names it.
 
-    `{{ lab01.key }}` is a number of lab 01, `{{ scoreboard }}` a table of the rows of all labs,
-    `{{ labs }}` one of what each lab took to run, and `{{ versions }}` one of what they ran with.
+    `{{ lab01.key }}` is a number of lab 01 (with a space before a per cent sign, as in the text),
+    `{{ scoreboard }}` a table of the rows of all labs, `{{ labs }}` one of what each lab took to
+    run, and `{{ versions }}` one of what they ran with.
     """
     known: dict[str, Any] = {}
     for name in lab_pages(found):
         measured = results(root, name)["measured"]
-        known[f"lab{name.split('_')[0]}"] = {key: str(value) for key, value in measured.items()}
+        known[f"lab{name.split('_')[0]}"] = {
+            key: re.sub(r"(?<=\d)%", "\N{NO-BREAK SPACE}%", str(value))
+            for key, value in measured.items()
+        }
     rows = [
         f"| [{row['lab'].split('_')[0]}](../labs/{row['lab']}.ipynb) | {row['method']} "
         f"| {row['network']} | {100 * row['accuracy']:.2f} | {row['parameters']:,} "
