@@ -24,7 +24,7 @@ from packaging.requirements import Requirement
 
 from labs_found import LABS, ROOT
 from tools import labs
-from tools.robust import TIMED
+from tools.robust import untimed
 
 pytestmark = [pytest.mark.colab, pytest.mark.slow]
 
@@ -134,10 +134,7 @@ def run(python: Path, folder: Path, *arguments: str, **variables: str) -> str:
 
 def recorded(path: Path) -> dict[str, Any]:
     """What a lab recorded for the book, without the numbers that hang on time."""
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    measured = found["measured"]
-    found["measured"] = {key: measured[key] for key in measured if not TIMED.fullmatch(key)}
-    return found
+    return untimed(json.loads(path.read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize("lab", LABS, ids=lambda path: path.stem)

@@ -17,14 +17,12 @@ import argparse
 import difflib
 import json
 import os
-import platform
 import random
 import re
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +86,13 @@ def shown(notebook: nbformat.NotebookNode) -> dict[str, str]:
     return found
 
 
+def untimed(results: dict[str, Any]) -> dict[str, Any]:
+    """What a lab recorded, without the numbers that hang on time."""
+    measured = results.get("measured", {})
+    kept = {key: measured[key] for key in measured if not TIMED.fullmatch(key)}
+    return {**results, "measured": kept}
+
+
 def execute(root: Path, run: Run, keep: Path | None) -> Outcome:
     """Run one lab as `run` says, or raise `labs.LabError`."""
     with tempfile.TemporaryDirectory(prefix="robust-") as folder:
@@ -111,9 +116,7 @@ def execute(root: Path, run: Run, keep: Path | None) -> Outcome:
         keep.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, keep / f"{run.lab}-{run.number}.ipynb")
         (keep / f"{run.lab}-{run.number}.json").write_text(json.dumps(found, indent=1))
-    measured = found.get("measured", {})
-    found["measured"] = {key: measured[key] for key in measured if not TIMED.fullmatch(key)}
-    return Outcome(run, seconds, shown(notebook), found, left)
+    return Outcome(run, seconds, shown(notebook), untimed(found), left)
 
 
 def differences(one: Outcome, other: Outcome) -> list[str]:
@@ -166,9 +169,9 @@ def main(arguments: list[str] | None = None) -> int:
     for name in options.names:
         if name not in known:
             parser.error(f"no lab called {name!r}; the labs are {', '.join(known) or 'none yet'}")
-    packages = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "matplotlib")
-    versions = ", ".join(f"{package} {metadata.version(package)}" for package in packages)
-    print(f"Python {platform.python_version()}, {versions}", flush=True)
+    print(
+        ", ".join(f"{name} {version}" for name, version in labs.versions(root).items()), flush=True
+    )
     runs = plan(
         options.names or known, options.times, options.threads, options.free_threads, options.seed
     )

@@ -30,13 +30,6 @@ def interaction(function: Callable[..., Any]) -> None:
         ((82.0, 85.0, 81.0, 82.5), -1.5, "+3 and -1 alone make +2; together it was +0.5"),
         ((90.0, 88.0, 87.0, 86.0), 1.0, "-2 and -3 alone make -5; together it was -4"),
     ]
-    for values, expected, hint in points:
-        found = _number(function(*values, False))
-        expect(
-            math.isclose(found, expected, abs_tol=1e-9),
-            f"interaction{(*values, False)} is {found:g}: {hint}, so {expected:g} is due. The gain "
-            "of a network is its accuracy minus that of `base`",
-        )
     sizes = [
         ((1000, 500, 250, 125), 0.0, "2 and 4 times smaller alone, 8 times together: a product"),
         (
@@ -47,13 +40,18 @@ def interaction(function: Callable[..., Any]) -> None:
         ((1024, 256, 128, 16), 1.0, "4 times 8 is 32, and together it is 64: one halving more"),
         ((900, 300, 900, 300), 0.0, "the second technique saves nothing, alone or after the first"),
     ]
-    for values, expected, hint in sizes:
-        found = _number(function(*values, True))
-        expect(
-            math.isclose(found, expected, abs_tol=1e-9),
-            f"interaction{(*values, True)} is {found:g}: {hint}, so {expected:g} is due. The gain of "
-            "a size is log2(base / size), the number of halvings",
-        )
+    units = (
+        (False, points, "a network is its accuracy minus that of `base`"),
+        (True, sizes, "a size is log2(base / size), the number of halvings"),
+    )
+    for flag, cases, unit in units:
+        for values, expected, hint in cases:
+            found = _number(function(*values, flag))
+            expect(
+                math.isclose(found, expected, abs_tol=1e-9),
+                f"interaction{(*values, flag)} is {found:g}: {hint}, so {expected:g} is due. The "
+                f"gain of {unit}",
+            )
     one, other = function(7000, 3100, 900, 410, True), function(7000, 900, 3100, 410, True)
     expect(
         math.isclose(one, other, abs_tol=1e-9), "which technique is called first changes nothing"
